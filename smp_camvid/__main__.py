@@ -1,0 +1,5 @@
+"""`python -m smp_camvid`."""
+
+from smp_camvid.cli import main
+
+main()
