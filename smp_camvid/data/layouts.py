@@ -1,0 +1,121 @@
+"""Which folder shapes are datasets, and which label belongs to which frame.
+
+kaggle   train/ train_labels/ val/ val_labels/ test/ test_labels/    label <stem>_L.png
+segnet   train/ trainannot/ val/ valannot/ test/ testannot/          label of the same name
+plain    images/ labels/ (or masks/, annotations/), with or without train/ val/ test/ inside
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from smp_camvid.errors import DataError
+
+SPLITS = ("train", "val", "test")
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_LABEL_FOLDERS = ("labels", "masks", "annotations")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of the dataset and its label, if it has one."""
+
+    stem: str
+    image: Path
+    label: Path | None
+
+    @property
+    def drive(self) -> str:
+        """The recording a frame is from: "0016E5" of "0016E5_07959"."""
+        return self.stem.split("_", 1)[0]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of frames; `split` is None where the layout does not say."""
+
+    split: str | None
+    images: Path
+    labels: Path | None
+
+
+def find_layout(root: Path) -> tuple[Path, str, tuple[Folder, ...]]:
+    """(root, layout, folders) of a dataset, or of the one subfolder an archive unpacked into.
+
+    Raises DataError naming what was looked for.
+    """
+    candidates = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] not in "._")]
+    for candidate in candidates if len(candidates) == 2 else candidates[:1]:
+        for layout, folders in _layouts(candidate):
+            if any(folder.labels for folder in folders):
+                return candidate, layout, folders
+    if not any(root.iterdir()):
+        raise DataError(f"{root} is an empty folder.", "Fill it with: smp-camvid download")
+    raise DataError(
+        f"{root} does not look like a dataset: it has neither train/ with train_labels/ (Kaggle), "
+        "nor train/ with trainannot/ (SegNet), nor images/ with labels/ or masks/.",
+        "Point --data at the folder that holds them, or fetch CamVid: smp-camvid download",
+    )
+
+
+def _layouts(root: Path) -> Iterator[tuple[str, tuple[Folder, ...]]]:
+    yield "kaggle", tuple(_split_folders(root, root, "_labels"))
+    yield "segnet", tuple(_split_folders(root, root, "annot"))
+    images = root / "images"
+    for labels in (root / name for name in _LABEL_FOLDERS):
+        if images.is_dir() and labels.is_dir():
+            inside = tuple(_split_folders(images, labels, ""))
+            yield "plain", inside or (Folder(None, images, labels),)
+
+
+def _split_folders(images: Path, labels: Path, suffix: str) -> Iterator[Folder]:
+    for split, names in _FOLDERS.items():
+        for name in names:
+            if (images / name).is_dir():
+                folder = labels / f"{name}{suffix}"
+                yield Folder(split, images / name, folder if folder.is_dir() else None)
+                break
+
+
+def pair_frames(folder: Folder) -> tuple[Frame, ...]:
+    """The frames of a folder by stem, each with `<stem>_L.*` or `<stem>.*` from its label folder.
+
+    Raises DataError when labels are there whose frames are missing.
+    """
+    labels = _by_stem(folder.labels) if folder.labels else {}
+    frames = tuple(
+        Frame(stem, image, labels.pop(f"{stem}_L", None) or labels.pop(stem, None))
+        for stem, image in _by_stem(folder.images).items()
+    )
+    if labels:
+        raise DataError(
+            f"{count(len(labels), 'label')} in {folder.labels} "
+            f"{'has' if len(labels) == 1 else 'have'} no frame in {folder.images}: "
+            f"{first_few(path.name for path in labels.values())}."
+        )
+    return frames
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise DataError(f"{folder} holds both {found[path.stem].name} and {path.name}.")
+        found[path.stem] = path
+    return found
+
+
+def count(number: int, noun: str) -> str:
+    """`"1 frame"`, `"2 frames"`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def first_few(names: Iterable[str], limit: int = 3) -> str:
+    """`"a, b, c, ..."`."""
+    listed = list(names)
+    return ", ".join(listed[:limit]) + (", ..." if len(listed) > limit else "")

@@ -1,0 +1,256 @@
+"""Batches for training and evaluation.
+
+The sampler hands out (epoch, index), so that persistent workers see the epoch change, and the
+augmentation is drawn from (seed, epoch, index): batches do not depend on the workers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from smp_camvid.data.border import BorderWeight
+from smp_camvid.data.cache import FrameCache
+from smp_camvid.data.camvid import Classes, Size, SplitSource, open_dataset
+
+# Keeps the draw of the frame order apart from those of the augmentation.
+_ORDER = 0x5EED
+
+_GRACE_SECONDS = 30  # longer than a training step takes
+
+
+class Batch(NamedTuple):
+    """What every loader yields."""
+
+    image: Tensor
+    """uint8 `[B, 3, H, W]` RGB, channels last in memory."""
+    target: Tensor
+    """int64 `[B, h, w]` class indices, void 255.  For evaluation its size may be another."""
+    # The field's name for it; nobody searches a batch with tuple.index.
+    index: Tensor  # type: ignore[assignment]
+    """int64 `[B]`: which frames of the split."""
+    weight: Tensor | None
+    """float32 `[B, h, w]` weight of each pixel, or None."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One frame on its way into a batch."""
+
+    image: npt.NDArray[np.uint8]
+    label: npt.NDArray[np.uint8]
+    index: int
+    weight: npt.NDArray[np.float32] | None
+
+
+class _CachedFrames:
+    """What the sets of both loaders know of their frames."""
+
+    def __init__(self, cache: FrameCache) -> None:
+        self.cache = cache
+        self.table = cache.table
+        self.frames = cache.frames
+        self.protocol = cache.protocol
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+
+class TrainSet(_CachedFrames, Dataset[Sample]):
+    """Augmented frames, asked for by (epoch, index)."""
+
+    def __init__(
+        self,
+        cache: FrameCache,
+        *,
+        size: Size,
+        augment: Sequence[Mapping[str, Any]],
+        seed: int,
+        border_weight: BorderWeight | None = None,
+    ) -> None:
+        # Only training augments; the import takes seconds.
+        from smp_camvid.data.transforms import build_augmentation
+
+        super().__init__(cache)
+        assert cache.images.shape(0)[:2] == cache.labels.shape(0), "open it with label_size='image'"
+        self.seed = seed
+        self.augmentation = build_augmentation(augment, size)
+        self.augmentation.check(cache.image(0), cache.label(0))
+        self.weights = None if border_weight is None else cache.border_weights(border_weight)
+
+    def __getitem__(self, at: tuple[int, int]) -> Sample:
+        epoch, index = at
+        image, label, weight = self.augmentation(
+            self.cache.image(index),
+            self.cache.label(index),
+            (self.seed, epoch, index),
+            None if self.weights is None else self.weights[index],
+        )
+        return Sample(image, label, index, weight)
+
+
+class EvalSet(_CachedFrames, Dataset[Sample]):
+    """Frames as they are, in order."""
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(self.cache.image(index), self.cache.label(index), index, None)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) in an order drawn from (seed, epoch)."""
+
+    def __init__(self, frames: int, batch_size: int, seed: int) -> None:
+        self.frames = frames
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 1
+        self._skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Before each pass over the loader."""
+        self.epoch = epoch
+
+    def start(self, step: int) -> None:
+        """Leaves out the first `step` batches of the next pass: an epoch goes on in the middle."""
+        self._skip = step * self.batch_size
+
+    def __len__(self) -> int:
+        # BatchNorm has no variance over a batch of one, so such a last batch is left out ...
+        alone = self.frames % self.batch_size == 1 and self.batch_size > 1
+        # ... except where it is all there is.
+        return self.frames - 1 if alone and self.frames > 1 else self.frames
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((_ORDER, self.seed, self.epoch)).permutation(self.frames)
+        skip, self._skip = self._skip, 0
+        epoch = self.epoch
+        return iter([(epoch, int(index)) for index in order[skip : len(self)]])
+
+
+class _EqualSizes(Sampler[list[int]]):
+    """Indices in order, in batches that never mix sizes."""
+
+    def __init__(self, cache: FrameCache, batch_size: int) -> None:
+        self.batches: list[list[int]] = []
+        last = None
+        for index in range(len(cache)):
+            size = (cache.images.shape(index), cache.labels.shape(index))
+            if size != last or len(self.batches[-1]) == batch_size:
+                self.batches.append([])
+            self.batches[-1].append(index)
+            last = size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def train_loader(
+    cache: FrameCache,
+    *,
+    size: Size,
+    augment: Sequence[Mapping[str, Any]] = (),
+    batch_size: int,
+    seed: int,
+    workers: int = 0,
+    border_weight: BorderWeight | None = None,
+    context: str | None = None,
+) -> DataLoader[Sample]:
+    """Shuffled, augmented batches of crops of `size`.
+
+    The cache must hold labels of its frames' size (`label_size="image"`).  Call
+    `loader.sampler.set_epoch(n)` before each pass.  `context` is a multiprocessing start method
+    ("spawn"), None the platform's own.  Raises UsageError for a step that cannot be applied.
+    """
+    frames = TrainSet(cache, size=size, augment=augment, seed=seed, border_weight=border_weight)
+    return DataLoader(
+        frames,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(frames), batch_size, seed),
+        **_workers(workers, context),
+    )
+
+
+def eval_loader(
+    cache: FrameCache, *, batch_size: int, workers: int = 0, context: str | None = None
+) -> DataLoader[Sample]:
+    """All frames in order; frames of other sizes start another batch."""
+    return DataLoader(
+        EvalSet(cache),
+        batch_sampler=_EqualSizes(cache, batch_size),
+        **_workers(workers, context),
+    )
+
+
+def loaders(
+    data: str | Path = "data/camvid",
+    *,
+    size: Size = (360, 480),
+    batch_size: int = 4,
+    classes: Classes = "11",
+    workers: int = 0,
+    seed: int = 0,
+    augment: Sequence[Mapping[str, Any]] | None = None,
+    split_source: SplitSource = "standard",
+) -> tuple[DataLoader[Sample], DataLoader[Sample]]:
+    """(train_loader, val_loader) of a dataset folder, or of "synthetic".
+
+    `augment`: steps as in a recipe; None is a horizontal flip.  Validation labels have the size
+    scores are counted at (`CamVid.score_size`).  `loader.dataset` carries `table` and `protocol`.
+    """
+    dataset = open_dataset(data, classes, split_source, need=("train", "val"))
+    train = FrameCache.open(dataset, "train", size[0], "image")
+    val = FrameCache.open(dataset, "val", size[0], dataset.score_size())
+    steps = [{"name": "HorizontalFlip", "p": 0.5}] if augment is None else augment
+    return (
+        train_loader(
+            train, size=size, augment=steps, batch_size=batch_size, seed=seed, workers=workers
+        ),
+        eval_loader(val, batch_size=batch_size, workers=workers),
+    )
+
+
+def _workers(workers: int, context: str | None) -> dict[str, Any]:
+    workers = min(workers, os.cpu_count() or 1)  # more only wait, and torch warns
+    return {
+        "num_workers": workers,
+        "collate_fn": _collate,
+        "pin_memory": torch.cuda.is_available(),
+        "persistent_workers": workers > 0,
+        "multiprocessing_context": context if workers > 0 else None,
+        "worker_init_fn": _quiet_worker,
+        # Else each pass would take a draw from the generator that dropout uses.
+        "generator": torch.Generator(),
+    }
+
+
+def _quiet_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    # Ctrl-C, and often SIGTERM, reach the whole process group; the main process decides what
+    # happens then.  A worker it forgot still ends, by the alarm.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS))
+
+
+def _collate(samples: Sequence[Sample]) -> Batch:
+    weights = [sample.weight for sample in samples if sample.weight is not None]
+    return Batch(
+        torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2),
+        torch.from_numpy(np.stack([s.label for s in samples])).long(),
+        torch.tensor([s.index for s in samples]),
+        torch.from_numpy(np.stack(weights)) if weights else None,
+    )
