@@ -1,0 +1,74 @@
+"""smp-camvid recipes list|show|check|copy, and smp-camvid models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smp_camvid import recipe, registry
+from smp_camvid.errors import SmpCamvidError, UsageError
+
+
+def recipes_list() -> None:
+    """The shipped recipes."""
+    width = max(map(len, recipe.recipe_names()))
+    for name in recipe.recipe_names():
+        values = recipe.read_toml(recipe.find_recipe(name))
+        typer.echo(f"{name:<{width}}  {values.get('description', '')}")
+
+
+def recipes_show(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+) -> None:
+    """Every value of a recipe, what it means, and where it came from."""
+    resolved = recipe.resolve(name, [recipe.parse_set(text) for text in set_ or []])
+    for key, origin in resolved.origins.items():
+        value = recipe.value_of(resolved.recipe, key)
+        typer.echo(f"{key} = {json.dumps(value)}  # {origin}")
+
+
+def recipes_check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME|FILE.toml", help="All shipped ones if absent."),
+    ] = None,
+) -> None:
+    """Check recipes whole, without reading data or weights."""
+    problems = []
+    for name in names or recipe.recipe_names():
+        try:
+            recipe.resolve(name)
+            typer.echo(f"{name}: good")
+        except SmpCamvidError as error:
+            problems.append(error)
+            typer.echo(f"smp-camvid: {error}", err=True)
+    if problems:
+        raise typer.Exit(2)
+
+
+def recipes_copy(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")],
+    target: Annotated[Path, typer.Argument(metavar="FILE.toml")],
+) -> None:
+    """Copy a recipe to a file of your own, comments and all."""
+    if target.suffix != ".toml":
+        raise UsageError(f"{target} does not end in .toml.", f"For example {target}.toml")
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(recipe.find_recipe(name).read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise UsageError(f"{target} exists and is left as it is.", "Name another file.") from None
+    typer.echo(
+        f"{target}\nsmp-camvid train --recipe {target if len(target.parts) > 1 else f'./{target}'}",
+        err=False,
+    )
+
+
+def models() -> None:
+    """The architectures, and the options each takes in a recipe."""
+    for name in registry.architecture_names():
+        typer.echo(f"{name}: {', '.join(registry.options_of(name))}")

@@ -1,0 +1,131 @@
+"""The one evaluation loop: the Trainer's validation and the `evaluate` command both run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from smp_camvid.data.cache import FrameCache
+from smp_camvid.data.camvid import CamVid, Classes, open_dataset
+from smp_camvid.data.loaders import Batch, eval_loader
+from smp_camvid.errors import DataError
+from smp_camvid.evaluation.metrics import DEFINITION, ConfusionMatrix, Matrix, summarize
+from smp_camvid.inference.predictor import Segmenter, likeliest, predict_logits
+from smp_camvid.models.network import Network
+
+OnStep = Callable[[int, int], None]
+PixelLoss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(logits `[B, C, H, W]`, target `[B, H, W]`) -> (sum over the counted pixels, their count)."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pass over a split found."""
+
+    matrix: Matrix
+    loss: float
+    frames: int
+
+
+@torch.inference_mode()
+def evaluate_batches(
+    network: Network,
+    batches: Iterable[Batch],
+    steps: int = 0,
+    *,
+    loss: PixelLoss | None = None,
+    on_step: OnStep | None = None,
+) -> Result:
+    """Runs `network` (left in eval mode) over the batches, on the device it is on, in float32.
+
+    Logits are brought to the labels' size; the loss is the mean over all counted pixels.  `steps`
+    is only told to `on_step`.
+    """
+    network.eval()
+    device = network.mean.device
+    confusion = ConfusionMatrix(len(network.table), device)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    counted = torch.zeros((), dtype=torch.float64, device=device)
+    frames = 0
+    for step, batch in enumerate(batches, start=1):
+        target = batch.target.to(device, non_blocking=True)
+        image = batch.image.to(device, non_blocking=True)
+        logits = predict_logits(network, image, (target.shape[-2], target.shape[-1]))
+        confusion.update(likeliest(logits), target)
+        if loss is not None:
+            loss_sum, count = loss(logits, target)
+            total += loss_sum
+            counted += count
+        frames += len(image)
+        if on_step is not None:
+            on_step(step, steps)
+    return Result(confusion.matrix(), float(total / counted.clamp(min=1e-12)), frames)
+
+
+def score_size(setting: tuple[int, int] | str, dataset: CamVid) -> tuple[int, int] | None:
+    """The label size of a recipe's `data.score_size`; None is every label's own."""
+    if isinstance(setting, str):
+        return dataset.score_size() if setting == "auto" else None
+    return setting
+
+
+def check_classes(network: Network, dataset: CamVid) -> None:
+    """Raises DataError when the model's classes are not those of the dataset."""
+    ours, theirs = network.table.names, dataset.table.names
+    if ours != theirs:
+        raise DataError(
+            f"The model knows {len(ours)} classes ({', '.join(ours[:4])}, ...), "
+            f"{dataset.root} has {len(theirs)} ({', '.join(theirs[:4])}, ...).",
+            "Judge it on the data it was trained for: --data DIR.",
+        )
+
+
+def evaluate(
+    segmenter: Segmenter,
+    data: str | Path,
+    *,
+    split: str = "val",
+    size: tuple[int, int] | None = None,
+    batch_size: int = 4,
+    workers: int = 0,
+    on_step: OnStep | None = None,
+) -> dict[str, Any]:
+    """Scores a model on a split of `data`.
+
+    `size` is the label size scored at (default: what the model's run recorded).  Returns the
+    document of `evaluate --json`: miou, accuracy, mean_class_accuracy, per_class (name -> iou,
+    None for a class that occurs nowhere), classes_counted, frames, split, protocol, definition,
+    model, checkpoint.
+    """
+    meta = segmenter.metadata
+    dataset = open_dataset(
+        data,
+        classes=cast(Classes, segmenter.table.name),
+        split_source=meta.get("split_source", "standard"),
+        need=(split,),
+    )
+    check_classes(segmenter.network, dataset)
+    recorded = meta.get("score_size", "auto")
+    setting = size or (recorded if isinstance(recorded, str) else (recorded[0], recorded[1]))
+    label_size = score_size(setting, dataset)
+    cache = FrameCache.open(dataset, split, segmenter.height, label_size)
+    batches = eval_loader(cache, batch_size=batch_size, workers=workers)
+    result = evaluate_batches(segmenter.network, batches, len(batches), on_step=on_step)
+    scores = summarize(result.matrix, dataset.table)
+    return {
+        "miou": scores.miou,
+        "accuracy": scores.accuracy,
+        "mean_class_accuracy": scores.mean_class_accuracy,
+        "per_class": dict(scores.per_class),
+        "classes_counted": scores.classes_counted,
+        "frames": result.frames,
+        "split": split,
+        "protocol": dataset.protocol(label_size),
+        "definition": DEFINITION,
+        "model": segmenter.source,
+        "checkpoint": Path(segmenter.source).stem,
+    }

@@ -1,0 +1,117 @@
+"""The composition root: a recipe becomes a dataset, a model and a Trainer, checked in that order.
+
+Nothing is written to the save folder before everything that can be known beforehand is known:
+recipe, device, dataset, every label, the weights to start from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smp_camvid import __version__, runs
+from smp_camvid.data.cache import FrameCache
+from smp_camvid.data.camvid import CamVid, open_dataset
+from smp_camvid.data.classes import ClassTable
+from smp_camvid.data.loaders import eval_loader, train_loader
+from smp_camvid.evaluation.evaluate import score_size
+from smp_camvid.inference.device import resolve_device
+from smp_camvid.models.factory import create_model
+from smp_camvid.models.network import Network
+from smp_camvid.models.pretrained import (
+    CAMVID_NORMALIZATION,
+    IMAGENET_NORMALIZATION,
+    Normalization,
+    normalization_for,
+)
+from smp_camvid.models.weights import load_into
+from smp_camvid.recipe import ModelConfig, Recipe
+from smp_camvid.training.events import Listener
+from smp_camvid.training.objective import build_border_weight
+from smp_camvid.training.trainer import Trainer
+
+OnProgress = Callable[[int, int], None]
+
+
+def build_trainer(
+    recipe: Recipe,
+    *,
+    listeners: Sequence[Listener] | None = None,
+    on_decoded: OnProgress | None = None,
+) -> Trainer:
+    """Everything a run needs, from its recipe.  Raises before anything is written."""
+    data, cfg = recipe.data, recipe.train
+    resolve_device(cfg.device)
+    runs.check_writable(Path(cfg.save_dir))
+    splits = (data.train_split, data.val_split)
+    dataset = open_dataset(data.path, data.classes, data.split_source, need=splits)
+    label_size = score_size(data.score_size, dataset)
+    network = build_network(recipe, dataset.table)
+    train_cache = FrameCache.open(
+        dataset, data.train_split, data.size[0], "image", on_progress=on_decoded
+    )
+    val_cache = FrameCache.open(
+        dataset, data.val_split, data.size[0], label_size, on_progress=on_decoded
+    )
+    learned = train_loader(
+        train_cache,
+        size=data.crop or data.size,
+        augment=[step.model_dump() for step in recipe.augment],
+        batch_size=cfg.batch_size,
+        seed=cfg.seed,
+        workers=cfg.workers,
+        border_weight=build_border_weight(recipe.loss, train_cache.labels, len(dataset.table)),
+    )
+    judged = eval_loader(val_cache, batch_size=cfg.batch_size, workers=0)
+    located = data.model_copy(update={"path": _located(data.path, dataset)})
+    return Trainer(
+        network,
+        learned,
+        judged,
+        recipe=recipe.model_copy(update={"data": located}),
+        metadata=describe(recipe, dataset, label_size),
+        listeners=listeners,
+    )
+
+
+def _located(path: str, dataset: CamVid) -> str:
+    """The data's absolute path, so that `evaluate` finds it from any folder."""
+    return path if path == "synthetic" else str(dataset.root.resolve())
+
+
+def build_network(recipe: Recipe, table: ClassTable) -> Network:
+    """The recipe's model with the dataset's classes, seeded, trained weights loaded if it asks."""
+    model = recipe.model
+    torch.manual_seed(recipe.train.seed)
+    bare = create_model(model.arch, in_channels=3, classes=len(table), **model.options)
+    found = normalization(model)
+    network = Network(bare, found.mean, found.std, table, found.name)
+    if model.weights:
+        load_into(network, runs.find_weights(model.weights), reset_head=model.reset_head)
+    return network
+
+
+def normalization(model: ModelConfig) -> Normalization:
+    """What the recipe names; auto is what the encoder's pretrained weights expect."""
+    named = {"camvid": CAMVID_NORMALIZATION, "imagenet": IMAGENET_NORMALIZATION}
+    if model.normalization in named:
+        return named[model.normalization]
+    encoder, weights = model.options.get("encoder_name"), model.options.get("encoder_weights")
+    return normalization_for(model.arch, encoder, weights)
+
+
+def describe(recipe: Recipe, dataset: CamVid, label_size: tuple[int, int] | None) -> dict[str, Any]:
+    """What each weights file of the run says of its training."""
+    return {
+        "protocol": dataset.protocol(label_size),
+        "family": dataset.family,
+        "split_source": dataset.split_source,
+        "train_split": recipe.data.train_split,
+        "train_size": list(recipe.data.size),
+        "score_size": list(label_size) if label_size else "native",
+        "recipe": recipe.name,
+        "package_version": __version__,
+    }
