@@ -29,8 +29,9 @@ from smp_camvid.training.experiment import build_trainer
 from smp_camvid.training.trainer import Trainer
 
 SMALL = [
-    ("model.base_channels", 4), ("model.depth", 2), ("model.padding", "same"), ("data.size", [32, 48]),
-    ("train.epochs", 2), ("train.batch_size", 2), ("train.workers", 0), ("train.verbose", 0),
+    ("model.base_channels", 4), ("model.depth", 2), ("model.padding", "same"),
+    ("data.size", [32, 48]), ("train.epochs", 2), ("train.batch_size", 2),
+    ("train.workers", 0), ("train.verbose", 0),
     ("train.save_plots", False), ("train.precision", "fp32"), ("train.lr", 1e-2),
 ]  # fmt: skip
 
@@ -170,7 +171,10 @@ def bare_trainer(tmp_path: Path, loader: Any = None, **options: Any) -> Trainer:
 def test_two_batches_of_four_step_like_one_of_eight(tmp_path: Path) -> None:
     whole = batch_of(8)
     whole.target[:4][whole.target[:4] < 6] = 255  # the halves count unequal numbers of pixels
-    halves = [Batch(whole.image[s], whole.target[s], whole.index[s], None) for s in (slice(4), slice(4, 8))]  # fmt: skip
+    halves = [
+        Batch(whole.image[part], whole.target[part], whole.index[part], None)
+        for part in (slice(4), slice(4, 8))
+    ]
     one, two, wrong = (bare_trainer(tmp_path, optimizer="sgd", lr=0.1) for _ in range(3))
     assert one.train_step(whole) == pytest.approx(two.train_step(*halves), abs=1e-6)
     for half in halves:  # two steps instead of one: the test can fail
@@ -402,7 +406,7 @@ def test_class_weights_and_border_weights_reach_the_loss(segnet_data: Path, tmp_
 
 
 def test_loss_weights_need_labels_to_count(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="smp_camvid.loaders"):
+    with pytest.raises(UsageError, match=r"smp_camvid\.loaders"):
         bare_trainer(tmp_path, loss=LossConfig(class_weights="log"))
 
 
