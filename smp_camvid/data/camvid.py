@@ -139,15 +139,14 @@ def open_dataset(
     `classes`: "11" merged, "32" as annotated, "dataset" for the folder's own class_dict.csv.
     `need`: splits that must be there, each frame with its label.  Raises DataError.
     """
-    given = synthetic_data() if str(path) == "synthetic" else find_data(path)
-    root, layout, folders = find_layout(given)
+    root, layout, folders = find_layout(locate(path))
     found = [(folder.split, frame) for folder in folders for frame in pair_frames(folder)]
     if not found:
         raise DataError(f"{root} holds no pictures.", f"Get some: {GET_DATA}")
-    family = _family(root, [frame for _, frame in found])
+    family = family_of(root, [frame for _, frame in found])
     standard = family == "camvid" and split_source == "standard"
     splits = _standard_splits(root, found) if standard else _folder_splits(root, found, family)
-    table, decoder = _classes(root, classes)
+    table, decoder = read_classes(root, classes)
     source = "standard" if standard else "folders"
     dataset = CamVid(root, layout, table, decoder, splits, family, source)
     for name in need:
@@ -155,7 +154,14 @@ def open_dataset(
     return dataset
 
 
-def _family(root: Path, frames: Sequence[Frame]) -> str:
+def locate(path: str | Path | None = None) -> Path:
+    """The folder of `find_data`, or of "synthetic", which is drawn on its first use."""
+    return synthetic_data() if str(path) == "synthetic" else find_data(path)
+
+
+def family_of(root: Path, frames: Sequence[Frame]) -> str:
+    """ "camvid" when half of the stems are CamVid's, "synthetic" when the manifest says so,
+    else "dataset"."""
     try:
         manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
         if isinstance(manifest, dict) and manifest.get("source") == "synthetic":
@@ -209,7 +215,11 @@ def _folder_splits(
     }
 
 
-def _classes(root: Path, classes: str) -> tuple[ClassTable, LabelDecoder]:
+def read_classes(root: Path, classes: str) -> tuple[ClassTable, LabelDecoder]:
+    """What "11", "32" or "dataset" means for the dataset in `root`.
+
+    Raises DataError when its class_dict.csv is missing, broken or not CamVid's.
+    """
     own = root / "class_dict.csv"
     if classes == "dataset":
         if not own.is_file():

@@ -80,34 +80,57 @@ def _split_folders(images: Path, labels: Path, suffix: str) -> Iterator[Folder]:
                 break
 
 
-def pair_frames(folder: Folder) -> tuple[Frame, ...]:
-    """The frames of a folder by stem, each with `<stem>_L.*` or `<stem>.*` from its label folder.
+@dataclass(frozen=True)
+class Pairing:
+    """The frames of a folder by stem, and what keeps it from being one label to one frame."""
 
-    Raises DataError when labels are there whose frames are missing.
-    """
-    labels = _by_stem(folder.labels) if folder.labels else {}
+    frames: tuple[Frame, ...]
+    orphans: tuple[Path, ...]
+    """Labels without a frame."""
+    twins: tuple[tuple[Path, Path], ...]
+    """Files of one stem in one folder; the first is the one that counts."""
+
+
+def pair_folder(folder: Folder) -> Pairing:
+    """Gives each frame `<stem>_L.*` or `<stem>.*` from the label folder; raises nothing."""
+    images, twin_images = _by_stem(folder.images)
+    labels, twin_labels = _by_stem(folder.labels) if folder.labels else ({}, [])
     frames = tuple(
         Frame(stem, image, labels.pop(f"{stem}_L", None) or labels.pop(stem, None))
-        for stem, image in _by_stem(folder.images).items()
+        for stem, image in images.items()
     )
-    if labels:
+    return Pairing(frames, tuple(labels.values()), (*twin_images, *twin_labels))
+
+
+def pair_frames(folder: Folder) -> tuple[Frame, ...]:
+    """The frames of `pair_folder`.
+
+    Raises DataError when labels are there whose frames are missing, or two files of one stem.
+    """
+    pairing = pair_folder(folder)
+    for first, second in pairing.twins:
+        raise DataError(f"{first.parent} holds both {first.name} and {second.name}.")
+    orphans = pairing.orphans
+    if orphans:
         raise DataError(
-            f"{count(len(labels), 'label')} in {folder.labels} "
-            f"{'has' if len(labels) == 1 else 'have'} no frame in {folder.images}: "
-            f"{first_few(path.name for path in labels.values())}."
+            f"{count(len(orphans), 'label')} in {folder.labels} "
+            f"{'has' if len(orphans) == 1 else 'have'} no frame in {folder.images}: "
+            f"{first_few(path.name for path in orphans)}."
         )
-    return frames
+    return pairing.frames
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path) -> tuple[dict[str, Path], list[tuple[Path, Path]]]:
     found: dict[str, Path] = {}
+    twins = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in found:
-            raise DataError(f"{folder} holds both {found[path.stem].name} and {path.name}.")
-        found[path.stem] = path
-    return found
+            twins.append((found[path.stem], path))
+        else:
+            found[path.stem] = path
+    return found, twins
 
 
 def count(number: int, noun: str) -> str:

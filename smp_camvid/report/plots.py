@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.report.sheets import INK, SOFT, prediction_sheet
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_GRID = "#d9dee3"
+GRID = "#d9dee3"
 _TRAIN, _VAL = "#c2570c", "#1d5fa8"  # told apart by colour-blind eyes and in grey
 _DPI = 120
 
 
 def curves(history: History, title: str = "") -> Figure:
     """Loss, mIoU and accuracy by epoch: train above, val below, each column on one scale."""
-    figure = _figure(12, 6.6)
+    figure = blank_figure(12, 6.6)
     grid = figure.subplots(2, 3, sharex=True, sharey="col", squeeze=False)
     rows = (
         ("train", _TRAIN, [(e, e.train) for e in history.epochs]),
@@ -56,7 +57,8 @@ def curves(history: History, title: str = "") -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
+    """White, of `width` x `height` inches, laid out by itself; pyplot knows nothing of it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
@@ -72,10 +74,10 @@ def _curve(
     axes.plot(epochs, values, color=color, linewidth=2, marker="o" if len(epochs) < 25 else None)
     axes.lines[0].set_markersize(4)
     axes.set_title(name, loc="left", color=INK, fontsize=12)
-    axes.grid(color=_GRID, linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GRID)
+    axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(colors=SOFT, labelsize=10, labelbottom=True, labelleft=True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     finite = [value for value in values if np.isfinite(value)]
@@ -116,7 +118,7 @@ def confusion_figure(matrix: npt.NDArray[np.int64], table: ClassTable) -> Figure
     share = np.divide(counts, truth[:, None], out=np.zeros_like(counts), where=truth[:, None] > 0)
     cell, font = (0.56, 10) if len(keep) <= 16 else (0.37, 8)
     side = 2.2 + cell * len(keep)
-    figure = _figure(side + 1.2, side)
+    figure = blank_figure(side + 1.2, side)
     axes = figure.subplots()
     # The square root lets a confusion of one per cent show beside a diagonal of ninety.
     axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
@@ -182,11 +184,11 @@ class PlotListener:
             self._draw_curves(self.history.epochs[-1].epoch)
         if event.confusion is not None and self._run is not None:
             figure = confusion_figure(event.confusion, self._run.classes)
-            self._write("plots/confusion.png", _png(figure))
+            self._write("plots/confusion.png", png_bytes(figure))
 
     def _draw_curves(self, epoch: int) -> None:
         run = self._run
-        picture = _png(curves(self.history, f"{run.name}, {run.protocol}" if run else ""))
+        picture = png_bytes(curves(self.history, f"{run.name}, {run.protocol}" if run else ""))
         self._drawn = epoch
         self._write(f"plots/epoch-{epoch:04d}-curves.png", picture)
         self._write("plots/curves.png", picture, show=False)
@@ -195,9 +197,7 @@ class PlotListener:
         assert self._run is not None, "RunStarted comes before Pictures"
         title = f"{self._run.name}, {event.split}, epoch {event.epoch}"
         sheet = prediction_sheet(event.frames, self._run.classes, title)
-        buffer = io.BytesIO()
-        sheet.save(buffer, "PNG")
-        self._write(f"images/epoch-{event.epoch:04d}-{event.split}.png", buffer.getvalue())
+        self._write(f"images/epoch-{event.epoch:04d}-{event.split}.png", png_bytes(sheet))
 
     def _write(self, name: str, data: bytes, show: bool = True) -> None:
         write_atomically(self.run_dir / name, data)
@@ -216,9 +216,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _png(figure: Figure) -> bytes:
+def png_bytes(picture: Figure | Image.Image) -> bytes:
+    """A figure or a sheet as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    if isinstance(picture, Image.Image):
+        picture.save(buffer, "PNG")
+    else:
+        picture.savefig(buffer, format="png")
     return buffer.getvalue()
 
 

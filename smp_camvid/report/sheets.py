@@ -25,21 +25,21 @@ def prediction_sheet(frames: Sequence[Triple], table: ClassTable, title: str = "
     rows = [_sheet_row(*frame, table) for frame in frames]
     width = 3 * _TILE_WIDTH + 2 * _GAP + 2 * _MARGIN
     seen = {int(label) for frame in frames for part in frame[1:] for label in np.unique(part)}
-    legend = _legend(sorted(seen), table, width)
+    colors = legend(sorted(seen), table, width)
     head = 64 if title else 36
-    height = head + sum(row.height + _GAP for row in rows) + legend.height + _MARGIN
+    height = head + sum(row.height + _GAP for row in rows) + colors.height + _MARGIN
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((_MARGIN, 10), title, INK, _font(19))
+        draw.text((_MARGIN, 10), title, INK, sheet_font(19))
     for column, name in enumerate(("frame", "truth", "prediction")):
         x = _MARGIN + column * (_TILE_WIDTH + _GAP)
-        draw.text((x, head - 26), name, SOFT, _font(16))
+        draw.text((x, head - 26), name, SOFT, sheet_font(16))
     y = head
     for row in rows:
         sheet.paste(row, (_MARGIN, y))
         y += row.height + _GAP
-    sheet.paste(legend, (0, y))
+    sheet.paste(colors, (0, y))
     return sheet
 
 
@@ -59,11 +59,11 @@ def _sheet_row(
     return row
 
 
-def _legend(seen: Sequence[int], table: ClassTable, width: int) -> Image.Image:
+def legend(seen: Sequence[int], table: ClassTable, width: int) -> Image.Image:
     """Swatch and name of each label in `seen`, in lines of `width` px."""
     names = [(i, table.names[i]) for i in seen if i < len(table)]
     names += [(VOID, "void")] if VOID in seen else []
-    font, line, x, y = _font(16), 28, _MARGIN, 4
+    font, line, x, y = sheet_font(16), 28, _MARGIN, 4
     places: list[tuple[int, int, int, str]] = []
     for label, name in names:
         step = 22 + round(font.getlength(name)) + 22
@@ -80,7 +80,7 @@ def _legend(seen: Sequence[int], table: ClassTable, width: int) -> Image.Image:
     return picture
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def sheet_font(size: int) -> ImageFont.FreeTypeFont:
     """Matplotlib's own DejaVu Sans: on every machine, and with more letters than Pillow's."""
     import matplotlib
 

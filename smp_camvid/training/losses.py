@@ -75,11 +75,16 @@ class Frequencies:
 
 def count_frequencies(labels: Iterable[npt.NDArray[np.uint8]], classes: int) -> Frequencies:
     """Frequencies over label maps `[H, W]`, void 255."""
-    counts = np.array([np.bincount(label.ravel(), minlength=256)[:classes] for label in labels])
+    counts = [np.bincount(label.ravel(), minlength=256)[:classes] for label in labels]
+    return frequencies_of(np.array(counts))
+
+
+def frequencies_of(counts: npt.NDArray[np.int64]) -> Frequencies:
+    """Frequencies from the pixels of each class in each frame, `[frames, classes]`."""
     pixels = counts.sum(1, keepdims=True)
     where_present = (pixels * (counts > 0)).sum(0)
     return Frequencies(
-        _shares(counts.sum(0), np.full(classes, pixels.sum())),
+        _shares(counts.sum(0), np.full(counts.shape[1], pixels.sum())),
         _shares(counts.sum(0), where_present),
     )
 
@@ -102,5 +107,6 @@ def class_weights(
     if kind == "log":
         return torch.tensor([1 / math.log(c + p) if p else 0.0 for p in frequencies.share])
     shares: Sequence[float] = frequencies.share_where_present
-    median = float(np.median([f for f in shares if f]))
+    present = [f for f in shares if f]
+    median = float(np.median(present)) if present else 0.0  # without warning where all is void
     return torch.tensor([median / f if f else 0.0 for f in shares])

@@ -1,0 +1,99 @@
+"""The picture of `data stats`: how common each class is, by split and by drive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from smp_camvid.data.statistics import Statistics
+from smp_camvid.report.plots import GRID, blank_figure
+from smp_camvid.report.sheets import INK, SOFT
+from smp_camvid.report.tables import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Told apart by colour-blind eyes, by shape, and in grey.
+_MARKS = {"train": ("#c2570c", "o"), "val": ("#1d5fa8", "D"), "test": ("#4b5563", "s")}
+_DRIVES = 8
+_LEAST = 1e-4  # one pixel in ten thousand: what is rarer sits at the left edge
+
+
+def statistics_figure(statistics: Statistics) -> Figure:
+    """Left the share of each class in each split, on a logarithmic axis, the most common on top.
+
+    Right the same by drive, in per cent of the drive's own pixels; the eight longest drives.
+    """
+    table = statistics.table
+    shown = [i for i in range(len(table)) if i != table.void_index]
+    overall = statistics.shares(statistics.frames)
+    order = sorted(shown, key=lambda i: -overall[i])
+    longest = sorted(statistics.drives, key=lambda d: -len(statistics.of(drive=d)))[:_DRIVES]
+    drives = [drive for drive in statistics.drives if drive in longest]
+    figure = blank_figure(8.6 + 0.75 * len(drives), 1.7 + 0.33 * len(order))
+    left, right = figure.subplots(1, 2, width_ratios=(7, 1.5 + 0.75 * len(drives)))
+    _by_split(left, statistics, order)
+    _by_drive(right, statistics, order, drives)
+    frames = f"{len(statistics.frames)} frames"
+    figure.suptitle(
+        f"Share of each class among the labelled pixels of {frames}",
+        x=0.01, ha="left", color=INK, fontsize=13, parse_math=False,
+    )  # fmt: skip
+    return figure
+
+
+def _by_split(axes: Axes, statistics: Statistics, order: list[int]) -> None:
+    rows = np.arange(len(order))
+    shares = np.array([statistics.shares(statistics.of(split=s)) for s in statistics.splits])
+    counted = shares[:, order]
+    least = max(_LEAST, 10 ** np.floor(np.log10(counted[counted > 0].min(initial=0.1))))
+    visible = counted.clip(least)
+    axes.hlines(rows, visible.min(0), visible.max(0), color=GRID, linewidth=4, zorder=1)
+    for split, values in zip(statistics.splits, visible, strict=True):
+        color, marker = _MARKS[split]
+        number = len(statistics.of(split=split))
+        axes.plot(
+            values, rows, marker, color=color, markersize=7, label=f"{split}, {number} frames"
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(least * 0.8, 1)
+    ticks = [tick for tick in (0.0001, 0.001, 0.01, 0.1, 1) if tick >= least * 0.99]
+    axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(rows, [shortened(statistics.table.names[i], 20) for i in order])
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    _quiet(axes)
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False,
+        fontsize=10, labelcolor=INK, handletextpad=0.3, columnspacing=1.4,
+    )  # fmt: skip
+
+
+def _by_drive(axes: Axes, statistics: Statistics, order: list[int], drives: list[str]) -> None:
+    from matplotlib.colors import PowerNorm
+
+    shares = np.array([statistics.shares(statistics.of(drive=drive)) for drive in drives])
+    cells = shares[:, order].T
+    # The square root lets one per cent show beside thirty.
+    axes.imshow(cells, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=0.5), aspect="auto")
+    for (row, column), value in np.ndenumerate(cells):
+        color = "white" if value > 0.2 else INK
+        text = "" if value == 0 else "<.1" if value < 0.001 else f"{100 * value:.1f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=9, color=color)
+    names = [f"{shortened(d, 10)}\n{len(statistics.of(drive=d))} frames" for d in drives]
+    axes.set_xticks(range(len(drives)), names)
+    axes.set_yticks([])
+    axes.xaxis.tick_top()
+    _quiet(axes)
+
+
+def _quiet(axes: Axes) -> None:
+    axes.tick_params(length=0, labelsize=10, colors=INK)
+    axes.tick_params(axis="x", labelsize=9, colors=SOFT)
+    axes.spines[:].set_visible(False)
+    axes.set_axisbelow(True)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)
