@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from smp_camvid import __version__
+from smp_camvid.commands.data import data_check, data_show, data_stats
+from smp_camvid.commands.doctor import doctor
 from smp_camvid.commands.download import download
 from smp_camvid.commands.evaluate import evaluate
 from smp_camvid.commands.predict import predict
@@ -75,6 +77,12 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(download)
 app.command()(models)
+app.command()(doctor)
+data_app = typer.Typer(no_args_is_help=True, help="Check, count and show a dataset.")
+data_app.command("check")(data_check)
+data_app.command("stats")(data_stats)
+data_app.command("show")(data_show)
+app.add_typer(data_app, name="data")
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, check and copy recipes.")
 recipes_app.command("list")(recipes_list)
 recipes_app.command("show")(recipes_show)

@@ -30,7 +30,11 @@ SOURCES = "smp_camvid.sources"
 BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         MODELS: {"vanilla": "smp_camvid.models.vanilla:VanillaUNet"},
-        SOURCES: {"synthetic": "smp_camvid.data.synthetic:SyntheticSource"},
+        SOURCES: {
+            "kaggle": "smp_camvid.data.kaggle_source:KaggleSource",
+            "segnet": "smp_camvid.data.segnet_source:SegnetSource",
+            "synthetic": "smp_camvid.data.synthetic:SyntheticSource",
+        },
     }
 )
 

@@ -98,7 +98,7 @@ def test_plugins_are_listed_and_a_broken_one_is_named_but_not_fatal(plugins):
     bad = registry.broken_plugins(registry.MODELS)
     assert set(bad) == {"broken", "unet"}
     assert set(registry.broken_plugins(registry.SOURCES)) == {"roads"}
-    assert registry.plugin_names(registry.SOURCES) == ("synthetic", "roads")
+    assert registry.plugin_names(registry.SOURCES) == ("kaggle", "segnet", "synthetic", "roads")
 
 
 def test_a_plugin_model_goes_through_the_same_door(plugins, tmp_path):

@@ -8,7 +8,7 @@ cannot.  Labels are drawn with the same polygons as the picture, to the pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -25,6 +25,10 @@ Rng = np.random.Generator
 CLASS = {name: i for i, name in enumerate(CAMVID32.names)}
 NEAR, FAR = 1.2, 90.0  # metres
 TILE = 256  # pixels of the noise tile, repeated
+Outline = Sequence[tuple[float, float]] | npt.NDArray[np.floating]
+_SHIFT = 4  # fractional bits of a vertex in cv2.fillPoly
+_ANGLES = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,19 @@ class Light:
     exposure: float
     haze: float
     sun: float  # direction of shadows, -1 to 1; 0 is overcast
+    clouds: float = 0.1  # contrast of the sky
 
 
 @dataclass
 class Thing:
-    """Something that stands in the street at distance `z` from the start of the drive."""
+    """Something in the street, from `z` to `z + length` metres from its start.
+
+    `paint(canvas, ahead)` gets the distance of `z`, negative once the camera is beside it.
+    """
 
     z: float
     paint: Callable[[Canvas, float], None]
+    length: float = 0.0
 
 
 @dataclass
@@ -94,7 +103,8 @@ def noise_tile(scale: int) -> Floats:
     size = wrapped.shape[0] * scale
     large = cv2.resize(wrapped, (size, size), interpolation=cv2.INTER_CUBIC)
     tile = np.asarray(large[2 * scale : 2 * scale + TILE, 2 * scale : 2 * scale + TILE])
-    return (tile / (3 * tile.std())).astype(np.float32)
+    even: Floats = (tile / (3 * tile.std())).astype(np.float32)
+    return even
 
 
 def rgb(red: float, green: float, blue: float) -> Floats:
@@ -102,10 +112,17 @@ def rgb(red: float, green: float, blue: float) -> Floats:
     return np.array((red, green, blue), np.float32)
 
 
+_PIGMENTS = np.array(
+    [(0.95, 0.62, 0.5), (1.0, 0.88, 0.68), (0.66, 0.8, 1.0), (0.72, 0.92, 0.74), (1, 0.5, 0.45)],
+    np.float32,
+)  # brick, sand, slate, moss, red
+
+
 def paint(rng: Rng) -> Floats:
-    """The one range of colours that everything made by people is painted from."""
-    grey = rng.uniform(0.2, 0.75)
-    return varied(np.full(3, grey, np.float32), rng, 0.06)
+    """The one range of colours that everything made by people is painted from: mostly greys."""
+    bright, strength = rng.uniform(0.15, 0.85), rng.beta(1.0, 2.2)
+    pigment = _PIGMENTS[rng.integers(len(_PIGMENTS))]
+    return varied(bright * (1 - strength + strength * pigment), rng, 0.015)
 
 
 def varied(color: Floats, rng: Rng, spread: float) -> Floats:
@@ -124,24 +141,23 @@ class Canvas:
         self.depth = camera.ground()[1].copy()  # metres, for the haze
         self.ahead = FAR  # of what is painted now
 
-    def polygon(
-        self, points: list[tuple[float, float]], name: str | None, color: Floats, rough: float = 0.0
-    ) -> None:
+    def polygon(self, points: Outline, name: str | None, color: Floats, rough: float = 0.0) -> None:
         """Fills a polygon; `name` None leaves the label (detail of what is there already)."""
-        mask, window = self._mask(points)
-        if mask is None:
+        if rough and self.ahead < 45:  # farther off, nobody sees the texture
+            self._fill_rough(points, name, color, rough)
             return
-        self.fill(mask, window, name, color, rough)
+        # the same outline through the same rasteriser: picture and label cannot differ
+        vertices = [self._vertices(points)]
+        cv2.fillPoly(self.image, vertices, color.tolist(), shift=_SHIFT)
+        cv2.fillPoly(self.depth, vertices, self.ahead, shift=_SHIFT)
+        if name is not None:
+            cv2.fillPoly(self.label, vertices, CLASS[name], shift=_SHIFT)
 
     def ellipse(
         self, center: tuple[float, float], radii: tuple[float, float], name: str | None,
         color: Floats, rough: float = 0.0,
     ) -> None:  # fmt: skip
-        angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-        points = [
-            (center[0] + radii[0] * np.cos(a), center[1] + radii[1] * np.sin(a)) for a in angles
-        ]
-        self.polygon(points, name, color, rough)
+        self.polygon(_CIRCLE * radii + center, name, color, rough)
 
     def texture(
         self, corners: list[tuple[float, float]], texture: Floats, name: str, holes: bool = False
@@ -162,41 +178,46 @@ class Canvas:
         size = (columns.stop - columns.start, rows.stop - rows.start)
         warped = cv2.warpPerspective(texture, matrix, size, flags=cv2.INTER_LINEAR)
         painted = mask & (warped[..., 0] >= 0) if holes else mask
-        self.image[window][painted] = np.maximum(warped[painted], 0)
+        self.image[window][painted] = warped[painted]
         self.label[window][mask] = CLASS[name]
         self.depth[window][mask] = self.ahead
 
-    def fill(
-        self, mask: npt.NDArray[np.bool_], window: tuple[slice, slice], name: str | None,
-        color: Floats, rough: float,
-    ) -> None:  # fmt: skip
-        shade = np.ones(mask.shape, np.float32)
-        if rough:
-            dy, dx = self.rng.integers(0, TILE, 2)
-            tile = np.roll(noise_tile(4), (dy, dx), (0, 1))
-            rows = np.arange(mask.shape[0]) % TILE
-            columns = np.arange(mask.shape[1]) % TILE
-            shade += rough * tile[rows[:, None], columns]
-        self.image[window][mask] = (color * shade[..., None])[mask]
+    def _fill_rough(self, points: Outline, name: str | None, color: Floats, rough: float) -> None:
+        mask, window = self._mask(points)
+        if mask is None:
+            return
+        rows, columns = np.nonzero(mask)
+        dy, dx = self.rng.integers(0, TILE, 2)
+        shade = 1 + rough * noise_tile(4)[(rows + dy) % TILE, (columns + dx) % TILE]
+        self.image[window][rows, columns] = color * shade[:, None]
         self.depth[window][mask] = self.ahead
         if name is not None:
             self.label[window][mask] = CLASS[name]
 
-    def _mask(
-        self, points: list[tuple[float, float]]
-    ) -> tuple[npt.NDArray[np.bool_] | None, tuple[slice, slice]]:
+    def _vertices(self, points: Outline) -> npt.NDArray[np.int32]:
+        width = self.camera.size[1]
+        near = np.clip(np.asarray(points), -4 * width, 5 * width)
+        return np.round(near * 2**_SHIFT).astype(np.int32)
+
+    def darken(self, points: Outline, factor: float) -> None:
+        """Multiplies what is painted there; labels stay."""
+        mask, window = self._mask(points)
+        if mask is not None:
+            self.image[window][mask] *= factor
+
+    def _mask(self, points: Outline) -> tuple[npt.NDArray[np.bool_] | None, tuple[slice, slice]]:
         """The polygon's pixels inside its window of the picture; None when it is outside."""
         height, width = self.camera.size
-        array = np.clip(np.array(points), -4 * width, 5 * width)
-        low, high = np.floor(array.min(0)), np.ceil(array.max(0))
+        vertices = self._vertices(points)
+        low, high = vertices.min(0) >> _SHIFT, -(-vertices.max(0) >> _SHIFT)
         left, top = max(int(low[0]), 0), max(int(low[1]), 0)
         right, bottom = min(int(high[0]) + 1, width), min(int(high[1]) + 1, height)
         window = (slice(top, bottom), slice(left, right))
         if right <= left or bottom <= top:
             return None, window
         mask = np.zeros((bottom - top, right - left), np.uint8)
-        shifted = np.round((array - (left, top)) * 16).astype(np.int32)
-        cv2.fillPoly(mask, [shifted], 1, shift=4)
+        corner = np.array((left << _SHIFT, top << _SHIFT), np.int32)
+        cv2.fillPoly(mask, [vertices - corner], 1, shift=_SHIFT)
         return mask.astype(bool), window
 
 
@@ -205,8 +226,9 @@ def draw(street: Street, camera: Camera, position: float, rng: Rng) -> tuple[Pic
     canvas = Canvas(camera, street, rng)
     _sky(canvas)
     _ground(canvas, position)
-    ahead = [thing for thing in street.things if NEAR < thing.z - position < FAR]
-    for thing in sorted(ahead, key=lambda thing: -thing.z):
+    # Far ends first: what stands before a long facade is nearer than the facade's far end.
+    ahead = [t for t in street.things if NEAR < t.z + t.length - position and t.z - position < FAR]
+    for thing in sorted(ahead, key=lambda thing: -thing.z - thing.length):
         canvas.ahead = thing.z - position
         thing.paint(canvas, canvas.ahead)
     return _develop(canvas), canvas.label
@@ -219,36 +241,44 @@ def _sky(canvas: Canvas) -> None:
     sky = top + (low - top) * down[:, None, None].astype(np.float32)
     dy, dx = canvas.rng.integers(0, TILE, 2)
     clouds = cv2.resize(np.roll(noise_tile(64), (dy, dx), (0, 1)), (width, height))
-    canvas.image[:] = sky + 0.12 * np.maximum(clouds, 0)[..., None]
+    canvas.image[:] = sky + canvas.street.light.clouds * clouds[..., None]
     canvas.label[:] = CLASS["Sky"]
 
 
 def _ground(canvas: Canvas, position: float) -> None:
     street, camera = canvas.street, canvas.camera
-    x, z = camera.ground()
-    along = z + position
-    rows = np.arange(camera.size[0])[:, None] > camera.horizon
-    rows = np.broadcast_to(rows, camera.size)
+    below = slice(max(int(camera.horizon) + 1, 0), None)
+    x, z = (plane[below] for plane in camera.ground())
+    image, label = canvas.image[below], canvas.label[below]
+    along = z + np.float32(position)
     far = np.clip(1.5 - z / 40, 0, 1)  # fine texture melts into the distance
-    grain = noise_tile(1)[_wrap(along * 40), _wrap(x * 40)] * far
     stains = noise_tile(32)[_wrap(along * 12), _wrap(x * 12)]
-    slabs = ((np.mod(x, 0.75) < 0.06) | (np.mod(along, 0.75) < 0.06 + z / 300)) * far
-    grass = noise_tile(4)[_wrap(along * 30), _wrap(x * 30)]
-    walk = np.abs(x) > street.half_road
-    verge = np.abs(x) > street.half_walk
-    kerb = np.abs(np.abs(x) - street.half_road) < 0.12
-    for mask, name, shade in (
-        (rows & ~walk, "Road", 1 + 0.16 * grain + 0.10 * stains),
-        (rows & walk, "Sidewalk", 1 + 0.06 * grain - 0.3 * slabs + 0.25 * kerb),
-        (rows & verge, "VegetationMisc", 1 + 0.45 * grass),
-    ):
-        canvas.image[mask] = (street.paints[name] * shade[..., None])[mask]
-        canvas.label[mask] = CLASS[name]
-    dashes = (np.abs(x) < 0.09) & (np.mod(along, 6) < 3)
-    edges = np.abs(np.abs(x) - street.half_road + 0.4) < 0.06
-    lines = rows & (dashes | edges) & (z < 45)
-    canvas.image[lines] = 0.85
-    canvas.label[lines] = CLASS["LaneMkgsDriv"]
+    side = np.abs(x)
+    strips = {
+        "Road": side <= street.half_road,
+        "Sidewalk": (side > street.half_road) & (side <= street.half_walk),
+        "VegetationMisc": side > street.half_walk,
+    }
+    for name, strip in strips.items():
+        sx, sz, fade = x[strip], along[strip], far[strip]
+        shade = 1 + 0.10 * stains[strip]
+        if name == "VegetationMisc":
+            shade += 0.45 * noise_tile(4)[_wrap(sz * 30), _wrap(sx * 30)]
+        else:
+            grain = noise_tile(1)[_wrap(sz * 40), _wrap(sx * 40)] * fade
+            shade += (0.16 if name == "Road" else 0.08) * grain
+        if name == "Sidewalk":
+            joint = 0.06 + z[strip] / 300
+            slabs = (np.mod(sx, 0.75) < 0.06) | (np.mod(sz, 0.75) < joint)
+            kerb = np.abs(sx) < street.half_road + 0.14
+            shade += 0.25 * kerb - 0.3 * slabs * fade
+        image[strip] = street.paints[name] * shade[:, None]
+        label[strip] = CLASS[name]
+    dashes = (side < 0.09) & (np.mod(along, 6) < 3)
+    edges = np.abs(side - street.half_road + 0.4) < 0.06
+    lines = (dashes | edges) & (z < 45)
+    image[lines] = 0.85 * (1 + 0.3 * stains[lines, None])
+    label[lines] = CLASS["LaneMkgsDriv"]
 
 
 def _wrap(values: Floats) -> npt.NDArray[np.int64]:
@@ -258,10 +288,15 @@ def _wrap(values: Floats) -> npt.NDArray[np.int64]:
 def _develop(canvas: Canvas) -> Picture:
     """Haze, light, a lens that is not perfect, and the noise of a sensor."""
     light, rng = canvas.street.light, canvas.rng
-    far = np.clip(canvas.depth / FAR, 0, 1) * (canvas.label != CLASS["Sky"])
-    image = canvas.image + light.haze * far[..., None] * (light.sky[1] - canvas.image)
-    image = image * light.tint * light.exposure
+    image = canvas.image
+    veil = np.float32(light.haze) * np.clip(canvas.depth / FAR, 0, 1)
+    veil[canvas.label == CLASS["Sky"]] = 0
+    image *= (1 - veil)[..., None]
+    image += veil[..., None] * light.sky[1]
+    # a camera's own exposure and white balance wander from frame to frame
+    gain = light.tint * light.exposure * rng.uniform(0.8, 1.2) * rng.normal(1, 0.02, 3)
+    image *= gain.astype(np.float32)
     image = cv2.GaussianBlur(image, (0, 0), 0.7)
-    image += rng.normal(0, 0.018, image.shape).astype(np.float32)
+    image += np.float32(0.018) * rng.standard_normal(image.shape, np.float32)
     picture: Picture = (np.clip(image, 0, 1) * 255).astype(np.uint8)
     return picture

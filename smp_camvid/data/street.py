@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from smp_camvid.data.scene import (
+    NEAR,
     Canvas,
     Floats,
     Light,
@@ -51,9 +52,7 @@ def shadow(canvas: Canvas, x: float, z: float, width: float, length: float) -> N
         (x + width / 2 + reach, z + 0.6),
         (x - width / 2 + reach, z + 0.6),
     )
-    mask, window = canvas._mask([canvas.camera.project(cx, 0, cz) for cx, cz in corners])
-    if mask is not None:
-        canvas.image[window][mask] *= 0.6
+    canvas.darken([canvas.camera.project(cx, 0, cz) for cx, cz in corners], 0.6)
 
 
 def house(rng: Rng, side: int, z: float, length: float, distance: float) -> Thing:
@@ -63,13 +62,36 @@ def house(rng: Rng, side: int, z: float, length: float, distance: float) -> Thin
     gable = facade[:, : max(8, facade.shape[1] // 3)] * np.float32(rng.uniform(0.7, 0.95))
     x = side * distance
 
-    def draw(canvas: Canvas, ahead: float) -> None:
-        middle = x + side * depth / 2
-        canvas.texture(box(canvas, middle, ahead, depth, 0, height), gable, "Building")
-        near = max(ahead, 1.5)
-        canvas.texture(wall(canvas, x, near, ahead + length, 0, height), facade, "Building")
+    pitch = rng.uniform(1.5, 4) if rng.random() < 0.6 else 0.0
+    tiles = paint(rng) * np.float32(0.6)
+    lit = np.float32(rng.uniform(0.75, 1.1))
 
-    return Thing(z, draw)
+    def draw(canvas: Canvas, ahead: float) -> None:
+        middle, near, far = x + side * depth / 2, max(ahead, NEAR), ahead + length
+        at = canvas.camera.project
+        if pitch:
+            roof = [at(x, height, near), at(x, height, far)]
+            roof += [at(middle, height + pitch, far), at(middle, height + pitch, near)]
+            canvas.polygon(roof, "Building", tiles, 0.15)
+        if ahead > NEAR:
+            ends = (x, middle, x + side * depth)
+            top = [at(ex, height + pitch * (ex == middle), ahead) for ex in ends]
+            canvas.polygon(top, "Building", gable[0, 0], 0.1)
+            canvas.texture(box(canvas, middle, ahead, depth, 0, height), gable, "Building")
+        _along(canvas, x, ahead, length, (0, height), facade * lit, "Building")
+
+    return Thing(z, draw, length)
+
+
+def _along(
+    canvas: Canvas, x: float, ahead: float, length: float, rise: Point, texture: Floats, name: str,
+    holes: bool = False,
+) -> None:  # fmt: skip
+    """Lays a texture along the road; of what the camera has passed only the rest is laid."""
+    near = max(ahead, NEAR)
+    passed = int((near - ahead) / length * texture.shape[1])
+    rest = texture[:, min(passed, texture.shape[1] - 1) :]
+    canvas.texture(wall(canvas, x, near, ahead + length, *rise), rest, name, holes)
 
 
 def _facade(rng: Rng, length: float, height: float) -> Floats:
@@ -90,12 +112,18 @@ def _facade(rng: Rng, length: float, height: float) -> Floats:
     return clipped
 
 
+_LEAVES = np.array(
+    [(0.27, 0.34, 0.2), (0.33, 0.34, 0.24), (0.42, 0.34, 0.26), (0.36, 0.35, 0.34)], np.float32
+)
+
+
 def tree(rng: Rng, x: float, z: float) -> Thing:
     """A trunk and a crown of leafy balls."""
     height, radius = rng.uniform(4, 8), rng.uniform(1.2, 2.4)
     bark = rgb(0.3, 0.25, 0.2) * np.float32(rng.uniform(0.7, 1.2))
-    leaf = rgb(0.26, 0.34, 0.2) * np.float32(rng.uniform(0.6, 1.5))
-    leaf = (leaf * rng.uniform(0.75, 1.25, 3)).astype(np.float32)
+    # from green over olive and rust to the grey of bare twigs
+    leaf = _LEAVES[rng.integers(len(_LEAVES))] * np.float32(rng.uniform(0.6, 1.5))
+    leaf = (leaf * rng.uniform(0.85, 1.15, 3)).astype(np.float32)
     balls = rng.normal(0, 0.55, (9, 2))
 
     def draw(canvas: Canvas, ahead: float) -> None:
@@ -115,11 +143,11 @@ def pole(rng: Rng, x: float, z: float, side: int) -> Thing:
     """A lamp post, sometimes with a sign or a traffic light on it."""
     height, color = rng.uniform(4.5, 7), paint(rng) * np.float32(0.7)
     kind = rng.choice(["lamp", "sign", "light"], p=[0.35, 0.45, 0.2])
-    board, width = varied(paint(rng), rng, 0.15), rng.uniform(0.7, 1.3)
+    board, width = varied(paint(rng), rng, 0.08), rng.uniform(0.7, 1.3)
 
     def draw(canvas: Canvas, ahead: float) -> None:
         top = height if kind == "lamp" else 3.4
-        canvas.polygon(box(canvas, x, ahead, 0.17, 0, top), "Column_Pole", color, 0.1)
+        canvas.polygon(box(canvas, x, ahead, 0.22, 0, top), "Column_Pole", color, 0.1)
         if kind == "lamp":
             arm = box(canvas, x - side * 0.6, ahead, 1.3, top - 0.15, top)
             canvas.polygon(arm, "Column_Pole", color)
@@ -165,10 +193,9 @@ def fence(rng: Rng, side: int, z: float, length: float, distance: float) -> Thin
     texture[2:7], texture[-9:-4] = color * 0.9, color * 0.8
 
     def draw(canvas: Canvas, ahead: float) -> None:
-        corners = wall(canvas, side * distance, max(ahead, 1.5), ahead + length, 0, high)
-        canvas.texture(corners, texture, "Fence", holes=True)
+        _along(canvas, side * distance, ahead, length, (0, high), texture, "Fence", holes=True)
 
-    return Thing(z, draw)
+    return Thing(z, draw, length)
 
 
 _CARS = (  # class, width, length, body height, roof height; metres
@@ -180,8 +207,8 @@ _CARS = (  # class, width, length, body height, roof height; metres
 
 def car(rng: Rng, x: float, z: float) -> Thing:
     """A body, a cabin with windows, wheels and lights; any colour, the sky's too."""
-    name, width, length, body, roof = _CARS[int(rng.choice(3, p=[0.7, 0.18, 0.12]))]
-    color = varied(paint(rng), rng, 0.2)
+    name, width, length, body, roof = _CARS[int(rng.choice(3, p=[0.74, 0.18, 0.08]))]
+    color = paint(rng)
     lamp = rgb(0.8, 0.1, 0.1) if x > 0 else rgb(0.95, 0.95, 0.8)
     glass, black = rgb(0.12, 0.14, 0.16), rgb(0.06, 0.06, 0.06)
 
@@ -196,8 +223,8 @@ def car(rng: Rng, x: float, z: float) -> Thing:
         canvas.polygon(_shrunk(cabin, 0.75), None, glass)
         for part in (0.2, 0.8):
             _wheel(canvas, inner, ahead + part * length, name)
+        canvas.polygon(box(canvas, x, ahead + 0.2, width * 0.88, 0.6, roof), name, color)
         canvas.polygon(box(canvas, x, ahead, width, 0.2, body), name, color, 0.05)
-        canvas.polygon(box(canvas, x, ahead + 0.2, width * 0.88, body, roof), name, color)
         pane = box(canvas, x, ahead + 0.2, width * 0.74, body + 0.06, roof - 0.12)
         canvas.polygon(pane, None, glass)
         for side in (-1, 1):
@@ -225,7 +252,7 @@ def person(rng: Rng, x: float, z: float) -> Thing:
     name, tall = (
         ("Child", rng.uniform(1.0, 1.35)) if child else ("Pedestrian", rng.uniform(1.55, 1.9))
     )
-    coat, trousers = (varied(paint(rng), rng, 0.15) for _ in range(2))
+    coat, trousers = (varied(paint(rng), rng, 0.04) for _ in range(2))
     skin = rgb(0.75, 0.58, 0.48) * np.float32(rng.uniform(0.5, 1.1))
     stride = rng.uniform(0.1, 0.3)
 
@@ -249,7 +276,7 @@ def person(rng: Rng, x: float, z: float) -> Thing:
 
 def cyclist(rng: Rng, x: float, z: float) -> Thing:
     """A bicycle seen from the side, and who rides it; the label is their outline, as annotated."""
-    coat = varied(paint(rng), rng, 0.2)
+    coat = varied(paint(rng), rng, 0.04)
     frame, skin = paint(rng), rgb(0.72, 0.56, 0.46)
     rubber = rgb(0.07, 0.07, 0.07)
 
@@ -295,30 +322,34 @@ def bin_(rng: Rng, x: float, z: float) -> Thing:
     return Thing(z, draw)
 
 
-def light(rng: Rng, dusk: bool) -> Light:
-    """A drive's weather: clear, overcast or dusk."""
-    if dusk:
-        top, low = rgb(0.35, 0.38, 0.5), rgb(0.75, 0.6, 0.5)
-        tint = rgb(1.05, 0.95, 0.9)
-        return Light((top, low), tint, float(rng.uniform(0.6, 0.75)), 0.5, 0.0)
-    clear = rng.random() < 0.6
-    top = rgb(0.45, 0.6, 0.8) if clear else rgb(0.72, 0.74, 0.78)
-    tint = np.clip(rng.normal(1, 0.05, 3), 0.85, 1.15).astype(np.float32)
-    sun = float(rng.choice([-1, 1]) * rng.uniform(0.5, 1)) if clear else 0.0
-    haze = float(rng.uniform(0.15, 0.4))
-    return Light((top, rgb(0.85, 0.87, 0.88)), tint, float(rng.uniform(0.85, 1.1)), haze, sun)
+def light(rng: Rng, weather: str) -> Light:
+    """The light of one street: "changing", "clear", "dusk" or "low" (sun, in haze)."""
+    tint = np.clip(rng.normal(1, 0.03, 3), 0.9, 1.1).astype(np.float32)
+    sun = float(rng.choice([-1, 1]) * rng.uniform(0.5, 1))
+    if weather == "dusk":
+        sky = (rgb(0.42, 0.42, 0.48), rgb(0.72, 0.6, 0.54))
+        return Light(sky, tint * rgb(1.05, 0.95, 0.92), rng.uniform(0.55, 0.7), 0.5, 0.0)
+    if weather == "low":
+        sky = (rgb(0.62, 0.66, 0.7), rgb(0.9, 0.84, 0.72))
+        return Light(sky, tint * rgb(1.08, 1.0, 0.86), rng.uniform(0.8, 0.95), 0.5, 1.6 * sun)
+    grey = rng.uniform(0.45, 0.85)
+    clear = rng.random() < (0.85 if weather == "clear" else 0.35)
+    top = rgb(0.5, 0.62, 0.78) if clear else rgb(grey, grey, 1.04 * grey)
+    low = rgb(0.84, 0.87, 0.88) if clear else rgb(grey, grey, grey) + np.float32(0.08)
+    exposure, haze = rng.uniform(0.85, 1.1), rng.uniform(0.15, 0.4)
+    return Light((top, low), tint, exposure, haze, sun if clear else 0.0, rng.uniform(0.08, 0.2))
 
 
-def lay_out(rng: Rng, length: float, dusk: bool = False) -> Street:
+def lay_out(rng: Rng, length: float, weather: str) -> Street:
     """A street of `length` metres with everything in it."""
     half_road = rng.uniform(3.2, 4.4)
     half_walk = half_road + rng.uniform(1.8, 3.0)
-    street = Street(light(rng, dusk), float(half_road), float(half_walk))
-    grey = rng.uniform(0.32, 0.5)
+    street = Street(light(rng, weather), float(half_road), float(half_walk))
+    grey = rng.uniform(0.25, 0.58)
     street.paints = {
         "Road": (grey + rng.normal(0, 0.012, 3)).astype(np.float32),
-        "Sidewalk": (grey + rng.uniform(-0.02, 0.14) + rng.normal(0, 0.015, 3)).astype(np.float32),
-        "VegetationMisc": rgb(0.33, 0.37, 0.26) * np.float32(rng.uniform(0.8, 1.2)),
+        "Sidewalk": (grey + rng.uniform(-0.1, 0.14) + rng.normal(0, 0.02, 3)).astype(np.float32),
+        "VegetationMisc": _LEAVES[rng.integers(2)] * np.float32(rng.uniform(0.8, 1.3)),
     }
     for side in (-1, 1):
         _line_side(street, rng, side, length)
@@ -348,9 +379,9 @@ def _line_side(street: Street, rng: Rng, side: int, length: float) -> None:
 
 # maker, things a metre, and the strip they stand in: on the road, or on the pavement
 _CROWD: tuple[tuple[Callable[..., Thing], float, str], ...] = (
-    (car, 1 / 13, "road"),
-    (person, 1 / 7, "walk"),
-    (cyclist, 1 / 18, "edge"),
+    (car, 1 / 17, "road"),
+    (person, 1 / 6, "walk"),
+    (cyclist, 1 / 22, "edge"),
     (pole, 1 / 9, "kerb"),
     (tree, 1 / 22, "walk"),
     (bin_, 1 / 40, "walk"),
@@ -366,7 +397,8 @@ def _populate(street: Street, rng: Rng, length: float) -> None:
         "kerb": (road + 0.25, road + 0.5),
     }
     for maker, density, strip in _CROWD:
-        for z in rng.uniform(4, length, int(length * density)):
+        places = np.arange(4, length, 1 / density)  # jittered, so that no two cars collide
+        for z in places + rng.uniform(0, 0.5 / density, len(places)):
             side = int(rng.choice([-1, 1]))
             x = side * rng.uniform(*strips[strip])
             extra = (side,) if maker is pole else ()

@@ -1,0 +1,54 @@
+"""What only a CUDA device can show: `pytest -m gpu`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import smp_camvid
+from smp_camvid import runs
+from smp_camvid.evaluation.evaluate import evaluate
+from smp_camvid.recipe import resolve
+from smp_camvid.training.experiment import build_trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+
+def settings(data: Path, save_dir: Path, precision: str) -> list[tuple[str, object]]:
+    return [
+        ("model.base_channels", 8), ("model.depth", 2), ("data.size", [48, 64]),
+        ("data.path", str(data)), ("train.epochs", 3), ("train.batch_size", 2),
+        ("train.device", "cuda"), ("train.precision", precision), ("train.verbose", 0),
+        ("train.save_dir", str(save_dir)), ("train.workers", 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_on_cuda_is_judged_alike_on_both_devices(
+    segnet_data: Path, tmp_path: Path, precision: str
+) -> None:
+    recipe = resolve("vanilla", settings(segnet_data, tmp_path, precision)).recipe
+    run = build_trainer(recipe, listeners=[]).train().run_dir
+    recorded = runs.read_lines(run / "metrics.jsonl")[-1]["val"]["miou"]
+    for device in ("cuda", "cpu"):
+        found = evaluate(smp_camvid.load(run, device=device), segnet_data)["miou"]
+        assert found == pytest.approx(recorded, abs=1e-3)
+    assert runs.read_lines(run / "timing.jsonl")[-1]["gpu_memory_bytes"] > 0
+
+
+def test_an_interrupted_run_goes_on_on_cuda(segnet_data: Path, tmp_path: Path) -> None:
+    recipe = resolve("vanilla", settings(segnet_data, tmp_path, "bf16")).recipe
+    first = build_trainer(
+        recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1})}),
+        listeners=[],
+    )
+    run = first.train().run_dir
+    second = build_trainer(recipe, listeners=[])
+    second.resume(run)
+    assert second.train().reason == "done"
+    assert [row["epoch"] for row in runs.read_lines(run / "metrics.jsonl")] == [1, 2, 3]
