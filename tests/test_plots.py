@@ -17,7 +17,6 @@ from smp_camvid.report.plots import (
     confusion_figure,
     curves,
     prediction_sheet,
-    write_atomically,
 )
 from smp_camvid.training.events import (
     EpochDone,
@@ -159,23 +158,6 @@ def test_listener_without_validation_or_epochs(tmp_path: Path) -> None:
     listener.on_event(RunEnded("interrupted", tmp_path, 1, None, None, ""))
     assert not (tmp_path / "plots/confusion.png").exists()
     assert (tmp_path / "plots/curves.png").exists()
-
-
-def test_a_failed_write_leaves_the_old_picture_and_no_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "a.png"
-    write_atomically(target, b"old")
-
-    def full_disk(self: Path, data: bytes) -> int:
-        self.touch()
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_neither_torch_nor_matplotlib_is_imported_with_the_modules() -> None:

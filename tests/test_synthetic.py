@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -221,7 +222,7 @@ class SmallUNet(nn.Module):
             conv = nn.Conv2d(a, b, 3, stride, 1, bias=False)
             return nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU(inplace=True))
 
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.stem = block(3, widths[0], 2)
         self.down = nn.ModuleList(nn.Sequential(block(a, b, 2), block(b, b)) for a, b in pairs)
         self.up = nn.ModuleList(block(a + b, a) for a, b in reversed(pairs))
@@ -277,6 +278,7 @@ def by_unet(full: Path, steps: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # a minute and a half on two free cores; shared ones may take long
 def test_context_is_worth_twenty_points_over_color_and_place(full: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from smp_camvid import recipe
+from smp_camvid import recipe, runs
 from smp_camvid.commands.options import AsJson, of
 from smp_camvid.errors import DataError, UsageError, did_you_mean
 
@@ -212,10 +212,8 @@ def check_picture_name(path: Path | None) -> None:
 
 def write_picture(path: Path, data: bytes) -> None:
     """Raises DataError when it cannot be written."""
-    from smp_camvid.report.plots import write_atomically
-
     try:
-        write_atomically(path, data)
+        runs.write_bytes(path, data)
     except OSError as error:
         raise DataError(
             f"{path} cannot be written: {error.strerror}.", "Name another file with --out."

@@ -20,8 +20,8 @@ from smp_camvid.data.manifest import own_words, write_manifest
 from smp_camvid.data.network_errors import explain
 from smp_camvid.data.pictures import picture_size
 from smp_camvid.data.room import NoRoomError, check_room
-from smp_camvid.data.watching import Watcher
 from smp_camvid.data.staging import put_in_place
+from smp_camvid.data.watching import Watcher
 from smp_camvid.errors import DataError, SmpCamvidError
 
 

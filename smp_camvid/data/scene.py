@@ -197,7 +197,8 @@ class Canvas:
     def _vertices(self, points: Outline) -> npt.NDArray[np.int32]:
         width = self.camera.size[1]
         near = np.clip(np.asarray(points), -4 * width, 5 * width)
-        return np.round(near * 2**_SHIFT).astype(np.int32)
+        vertices: npt.NDArray[np.int32] = np.round(near * 2**_SHIFT).astype(np.int32)
+        return vertices
 
     def darken(self, points: Outline, factor: float) -> None:
         """Multiplies what is painted there; labels stay."""
@@ -227,7 +228,7 @@ def draw(street: Street, camera: Camera, position: float, rng: Rng) -> tuple[Pic
     _sky(canvas)
     _ground(canvas, position)
     # Far ends first: what stands before a long facade is nearer than the facade's far end.
-    ahead = [t for t in street.things if NEAR < t.z + t.length - position and t.z - position < FAR]
+    ahead = [t for t in street.things if t.z + t.length - position > NEAR and t.z - position < FAR]
     for thing in sorted(ahead, key=lambda thing: -thing.z - thing.length):
         canvas.ahead = thing.z - position
         thing.paint(canvas, canvas.ahead)

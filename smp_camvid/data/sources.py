@@ -16,8 +16,8 @@ from smp_camvid.data.delivery import Order, deliver
 from smp_camvid.data.layouts import count, first_few
 from smp_camvid.data.manifest import compare, is_same, read_manifest
 from smp_camvid.data.room import disk_trouble
-from smp_camvid.data.watching import SILENT, Watcher
 from smp_camvid.data.staging import staging
+from smp_camvid.data.watching import SILENT, Watcher
 from smp_camvid.errors import DataError
 
 DEFAULT = "kaggle"

@@ -3,7 +3,7 @@
     data/camvid                  the dataset, whole or not there
     data/.camvid.download/       lock, archive.zip with archive.json, fresh/, old/
 
-Only one process at a time holds the staging folder.  What a killed one left in it is cleared, except
+Only one process at a time holds it.  What a killed one left in it is cleared, except
 the archive, which is resumed.
 """
 

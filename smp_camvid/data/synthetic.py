@@ -1,8 +1,8 @@
 """The synthetic dataset: drawn road scenes in the layout and palette of Kaggle's CamVid.
 
 Its splits behave like CamVid's: val is a stretch of one drive that is also in train, most of test
-is a drive never seen in training, in another light; one training drive is at dusk.  The same seed gives the same
-bytes, whatever the order the frames are drawn in.
+is a drive never seen in training, in another light; one training drive is at dusk.  The same seed
+gives the same bytes, whatever the order the frames are drawn in.
 """
 
 from __future__ import annotations

@@ -10,10 +10,7 @@ Torch is imported only where it is used: reading the metadata needs none.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import smp_camvid
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.errors import WeightsError
+from smp_camvid.runs import atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,18 +45,11 @@ def save_weights(
 
     path = Path(path)
     text = json.dumps({**(extra or {}), **_describe(network)}, sort_keys=True, allow_nan=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_tensors_of(network), temporary, metadata={METADATA_KEY: text})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with atomic_path(path) as temporary:
+            save_file(_tensors_of(network), temporary, metadata={METADATA_KEY: text})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be written: {error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _describe(network: Network) -> dict[str, Any]:

@@ -7,7 +7,6 @@ the state of a notebook or needs a display.  matplotlib is imported when the fir
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,9 +18,10 @@ from PIL import Image
 
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.report.sheets import INK, SOFT, prediction_sheet
+from smp_camvid.runs import write_bytes
 from smp_camvid.training.events import EpochDone, Event, History, Pictures, RunEnded, RunStarted
 
-__all__ = ["PlotListener", "confusion_figure", "curves", "prediction_sheet", "write_atomically"]
+__all__ = ["PlotListener", "confusion_figure", "curves", "prediction_sheet"]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,20 +200,9 @@ class PlotListener:
         self._write(f"images/epoch-{event.epoch:04d}-{event.split}.png", png_bytes(sheet))
 
     def _write(self, name: str, data: bytes, show: bool = True) -> None:
-        write_atomically(self.run_dir / name, data)
+        write_bytes(self.run_dir / name, data)
         if show and self.show:
             _show_in_notebook(data)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes beside `path` and renames, so that a reader never meets half a picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def png_bytes(picture: Figure | Image.Image) -> bytes:
