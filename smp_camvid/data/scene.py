@@ -82,6 +82,11 @@ class Thing:
     paint: Callable[[Canvas, float], None]
     length: float = 0.0
 
+    def in_view(self, position: float) -> bool:
+        """Ahead of a camera at `position`, not too far; single things also not in its face."""
+        nearest = NEAR if self.length else 2 * NEAR
+        return self.z + self.length - position > nearest and self.z - position < FAR
+
 
 @dataclass
 class Street:
@@ -227,8 +232,8 @@ def draw(street: Street, camera: Camera, position: float, rng: Rng) -> tuple[Pic
     canvas = Canvas(camera, street, rng)
     _sky(canvas)
     _ground(canvas, position)
+    ahead = [t for t in street.things if t.in_view(position)]
     # Far ends first: what stands before a long facade is nearer than the facade's far end.
-    ahead = [t for t in street.things if t.z + t.length - position > NEAR and t.z - position < FAR]
     for thing in sorted(ahead, key=lambda thing: -thing.z - thing.length):
         canvas.ahead = thing.z - position
         thing.paint(canvas, canvas.ahead)
