@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from smp_camvid import registry
 from smp_camvid.errors import UsageError, did_you_mean
 
+_SPLITS = r"^(train|val|test)(\+(train|val|test))*$"
 Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
@@ -64,9 +65,9 @@ class DataConfig(_Section):
     """Height and width of the random training crop; absent means `size`."""
     score_size: Size | Literal["auto", "native"] = "auto"
     """Label size scores are counted at; auto is 360x480 for CamVid, native for other datasets."""
-    train_split: str = "train"
+    train_split: Annotated[str, Field(pattern=_SPLITS)] = "train"
     """Split to learn from; several are joined with a plus sign."""
-    val_split: str = "val"
+    val_split: Annotated[str, Field(pattern=_SPLITS)] = "val"
     """Split to judge on after each epoch."""
 
 
@@ -107,7 +108,7 @@ class TrainConfig(_Section):
     """Frames per forward pass."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches per optimizer step; the loss is divided by all pixels they count."""
-    lr: Annotated[float, Field(gt=0)] = 2e-4
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-4
     """Peak learning rate."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """adam, adamw, sgd."""
@@ -123,11 +124,11 @@ class TrainConfig(_Section):
     """Epochs without improvement before plateau halves the rate."""
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
     """Largest gradient norm; 0 is off."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of initialisation, frame order and augmentation."""
     deterministic: bool = False
     """Refuse operations that differ between runs on CUDA (slower)."""
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of training; auto is bf16 where the machine does it well, else fp32."""
@@ -156,8 +157,8 @@ class TrainConfig(_Section):
 class Recipe(_Section):
     """Everything a run is made from."""
 
-    name: str = "recipe"
-    """Name of the run folder."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "recipe"
+    """Name of the run folder: letters, digits, dot, dash and underscore."""
     description: str = ""
     """One line for `recipes list`."""
     model: ModelConfig = ModelConfig()
@@ -243,7 +244,8 @@ def _layers(name: str) -> list[tuple[str, dict[str, Any]]]:
         return [(label, own)]
     if not isinstance(parent, str):
         raise UsageError(f"Recipe {path}: `extends` must be the name or file of one recipe.")
-    parent_path = find_recipe(parent)
+    beside = path.parent / parent  # a file is named from where the recipe lies
+    parent_path = beside if parent.endswith(".toml") and beside.is_file() else find_recipe(parent)
     base = read_toml(parent_path)
     if base.pop("extends", "base") != "":
         raise UsageError(
@@ -332,7 +334,8 @@ def check(values: Mapping[str, Any], what: str = "The recipe") -> Recipe:
         listed = "".join(f"\n  - {problem}" for problem in problems)
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise UsageError(
-            f"{what} has {count}:{listed}", "\n`smp-camvid recipes show` prints the valid keys."
+            f"{what} has {count}:{listed}",
+            "\n`smp-camvid recipes show vanilla` prints the valid keys.",
         )
     return recipe
 
@@ -390,9 +393,19 @@ def _explain(error: Any, root: type[BaseModel] = Recipe) -> str:
         known = getattr(section, "model_fields", {})
         guess = did_you_mean(str(last), known)
         return f"{key}: unknown key. {guess or 'Known: ' + ', '.join(known) + '.'}"
+    if error["type"] == "string_pattern_mismatch":
+        meaning = _field_of(root, error["loc"]).description or ""
+        return f"{key}: {error['input']!r} is none of these: {meaning}"
     message = error["msg"][0].lower() + error["msg"][1:]
     value = repr(error["input"])
     return f"{key}: {message}, not {value if len(value) < 60 else type(error['input']).__name__}."
+
+
+def _field_of(root: type[BaseModel], location: Sequence[Any]) -> Any:
+    """The declaration a pydantic error points at."""
+    *parents, last = [str(part) for part in location]
+    section: Any = root.model_fields[parents[0]].annotation if parents else root
+    return section.model_fields[last]
 
 
 def _without_none(value: Any) -> Any:

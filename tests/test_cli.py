@@ -322,7 +322,9 @@ def test_bad_places_for_data(segnet_data: Path) -> None:
         (["--epochs", "0"], ("train.epochs", "greater than or equal to 1")),
         (["--lr", "-1"], ("train.lr", "greater than 0")),
         (["--verbose", "4"], ("train.verbose", "less than or equal to 3")),
-        (["--device", "gpu0"], ("no device 'gpu0'",)),
+        (["--device", "gpu0"], ("train.device: 'gpu0' is none of these: auto, cpu, cuda",)),
+        (["--set", "name=../x"], ("name: '../x' is none of these: Name of the run folder",)),
+        (["--set", "data.val_split=vall"], ("data.val_split",)),
         (["--precision", "fp16", "--device", "cpu"], ("needs a GPU",)),
         (["--resume", "runs/none-1"], ("not a run folder",)),
         (["--set", 'augment=[{name="HorizontalFlop"}]'], ("HorizontalFlop", "Did you mean")),
@@ -375,7 +377,7 @@ def test_weights_that_are_none(segnet_data: Path, a_run: Path) -> None:
 
 def test_other_classes_need_reset_head(own_data: Path, a_run: Path) -> None:
     words = [*TRAIN, "--data", str(own_data), "--classes", "dataset", "--weights", str(a_run)]
-    refused(run(*words), 1, "predicts 11 classes", "--reset-head")
+    refused(run(*words), 1, "predicts 11 classes (Sky, Building, Pole, ...)", "--reset-head")
     assert run(*words, "--reset-head", "--verbose", "0").exit_code == 0
     refused_data = run("evaluate", "runs/vanilla-1", "--data", a_run.parents[1] / "data")
     assert refused_data.exit_code == 1
@@ -453,3 +455,35 @@ def test_every_way_to_start_is_the_same() -> None:
             [sys.executable, *start, "--version"], capture_output=True, text=True, check=True
         )
         assert done.stdout == f"smp-camvid {smp_camvid.__version__}\n"
+
+
+def test_predicting_a_folder_twice_leaves_its_own_output_alone(a_run: Path) -> None:
+    Image.new("RGB", (20, 20)).save("one.png")
+    Path("._one.png").write_bytes(b"what macOS leaves")
+    for _ in range(2):
+        assert run("predict", ".", "--recursive", "--model", a_run).exit_code == 0
+    assert sorted(str(p) for p in Path().rglob("*_mask.png")) == ["predictions/one_mask.png"]
+    Path("file").write_text("")
+    assert run("predict", "one.png", "--model", a_run, "--out", "file").exit_code == 2
+
+
+def test_a_csv_that_cannot_be_written_costs_no_score(a_run: Path) -> None:
+    Path("file").write_text("")
+    done = run("evaluate", a_run, "--csv", "file/scores.csv")
+    assert done.exit_code == 1 and "--csv" in done.stderr and "mean IoU" in done.stdout
+
+
+def test_arch_may_name_a_recipe_and_a_name_stays(segnet_data: Path) -> None:
+    common = ["--size", "32x48", "--epochs", "1", "--workers", "0", "--verbose", "0"]
+    tiny = ["--set", "model.base_channels=4", "--data", str(segnet_data)]
+    done = run("train", "--arch", "quick", *common, *tiny)
+    assert done.stdout == f"{Path('runs/quick-1')}\n", done.output
+    done = run("train", *common, *tiny, "--set", "name=mine")
+    assert done.stdout == f"{Path('runs/mine-1')}\n", done.output
+
+
+def test_a_parent_recipe_lies_beside_its_child() -> None:
+    Path("rec").mkdir()
+    Path("rec/parent.toml").write_text('extends = ""\n[train]\nepochs = 7\n')
+    Path("rec/child.toml").write_text('extends = "parent.toml"\n')
+    assert "train.epochs = 7  # parent" in run("recipes", "show", "rec/child.toml").stdout

@@ -196,7 +196,7 @@ def test_without_validation_nothing_is_made_up() -> None:
 
 def test_an_interrupted_run_says_so() -> None:
     text = in_a_log(reason="interrupted")
-    assert "stopped interrupted in epoch 3 of 3" in text
+    assert "stopped in epoch 3 of 3" in text
 
 
 def test_a_long_epoch_gives_a_sign_of_life_every_half_minute() -> None:

@@ -471,3 +471,97 @@ def test_events_come_in_order(segnet_data: Path, tmp_path: Path) -> None:
     assert started.protocol == "camvid11@360x480" and started.train_frames == 5
     assert sum(part.parameters for part in started.architecture) == started.parameters
     assert {part.output for part in started.architecture} >= {"11x32x48"}
+
+
+def test_a_run_from_python_knows_its_data_and_goes_on_in_its_folder(
+    segnet_data: Path, tmp_path: Path
+) -> None:
+    learned, judged = smp_camvid.loaders(segnet_data, size=(32, 48), batch_size=2)
+    model = smp_camvid.create_model(
+        "vanilla", classes=11, norm="batch", padding="same", base_channels=4, depth=1
+    )
+    stopper = Stopper(events.StepDone, 4)
+    made = Trainer(
+        model, learned, judged, epochs=2, save_dir=tmp_path, precision="fp32", listeners=[stopper],
+        save_plots=False,
+    )  # fmt: skip
+    ended = made.train()
+    assert ended.reason == "interrupted" and ended.epoch == 2
+    recipe = resolve(str(ended.run_dir / "config.toml")).recipe
+    assert recipe.data.path == str(segnet_data.resolve()) and recipe.data.size == (32, 48)
+    assert recipe.train.batch_size == 2 and recipe.augment[0].name == "HorizontalFlip"
+    assert smp_camvid.load(ended.run_dir).metadata["family"] == "camvid"  # last was written
+    again = made.train()
+    assert (again.reason, again.run_dir) == ("done", ended.run_dir)
+    assert [row["epoch"] for row in runs.read_lines(ended.run_dir / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_run_on_foreign_loaders_names_no_command_that_would_use_other_data(
+    tmp_path: Path,
+) -> None:
+    ended = bare_trainer(tmp_path, epochs=1).train()
+    assert ended.next_command == ""
+    path = resolve(str(ended.run_dir / "config.toml")).recipe.data.path
+    assert path == "given in Python"
+
+
+def test_pictures_do_not_change_training(tmp_path: Path) -> None:
+    pairs = torch.utils.data.TensorDataset(*batch_of(8)[:2])
+
+    def run(pictures: bool) -> str:
+        loader = torch.utils.data.DataLoader(pairs, batch_size=2, shuffle=True)
+        made = bare_trainer(tmp_path, loader, epochs=3, save_every=1, save_plots=pictures)
+        return lines(made.train().run_dir)
+
+    assert run(True) == run(False)
+
+
+def test_curves_of_a_resumed_run_hold_all_epochs(segnet_data: Path, tmp_path: Path) -> None:
+    recipe = small(segnet_data, tmp_path, train__epochs=3)
+    cut = build_trainer(recipe, listeners=[Stopper(events.EpochDone, 2)])
+    run = cut.train().run_dir
+    going_on = build_trainer(recipe, listeners=[])
+    going_on.resume(run)
+    history = going_on.keeper.history()
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2]
+    heard = [
+        event for event in cut._audience._listeners[0].heard if isinstance(event, events.EpochDone)
+    ]  # type: ignore[attr-defined]
+    assert [e.val for e in history.epochs] == [e.val for e in heard]
+    assert [e.best for e in history.epochs] == [e.best for e in heard]
+
+
+def test_resuming_asks_for_no_weights_it_once_started_from(
+    segnet_data: Path, tmp_path: Path
+) -> None:
+    first = trained(segnet_data, tmp_path / "a", train__epochs=1)
+    recipe = small(segnet_data, tmp_path / "b", model__weights=str(first.run_dir))
+    run = build_trainer(recipe, listeners=[Stopper(events.StepDone, 2)]).train().run_dir
+    (first.run_dir / "weights" / "last.safetensors").unlink()
+    with pytest.raises(RunError):
+        build_trainer(recipe, listeners=[])
+    going_on = build_trainer(recipe, listeners=[], weights_follow=True)
+    going_on.resume(run)
+    assert going_on.train().reason == "done"
+
+
+def test_a_synthetic_run_judged_on_camvid_uses_the_standard_split(
+    make_kaggle: Callable[..., Path], tmp_path: Path
+) -> None:
+    stems = {"train": ["SynA_1", "SynA_2"], "val": ["SynA_3", "SynA_4"]}
+    drawn = make_kaggle(stems, name="drawn")
+    (drawn / "manifest.json").write_text('{"source": "synthetic"}')
+    run = trained(drawn, tmp_path, train__epochs=1).run_dir
+    camvid = make_kaggle(name="camvid")
+    assert evaluate(smp_camvid.load(run), drawn)["protocol"] == "synthetic11@360x480"
+    assert evaluate(smp_camvid.load(run), camvid)["protocol"] == "camvid11@360x480"
+    with pytest.raises(UsageError, match="twice"):
+        evaluate(smp_camvid.load(run), camvid, split="val+val")
+
+
+def test_a_batch_of_one_is_refused_in_words(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = smp_camvid.create_model("deeplabv3plus", encoder_name="resnet18")
+    made = Trainer(model, [batch_of(1)], None, save_dir=str(tmp_path), verbose=0)
+    with pytest.raises(TrainingError, match="--batch-size 2"):
+        made.train_step(batch_of(1))

@@ -11,6 +11,7 @@ import typer
 
 from smp_camvid import recipe, runs
 from smp_camvid.commands.options import AsJson, Checkpoint, Device, Model, parse_size
+from smp_camvid.errors import DataError
 
 
 def evaluate(
@@ -60,21 +61,39 @@ def evaluate(
             workers=workers,
             on_step=on_step,
         )
-    if csv_file:
-        write_csv(csv_file, result)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:
         make_console(stderr=False).print(evaluation_table(result))
+    if csv_file:
+        write_csv(csv_file, result)
 
 
 def data_of(weights: str) -> str:
     """The dataset of the run that made the weights; "auto" for weights outside a run."""
     run = runs.run_of(Path(weights))
-    return recipe.resolve(str(run / "config.toml")).recipe.data.path if run else "auto"
+    if run is None:
+        return "auto"
+    path = recipe.resolve(str(run / "config.toml")).recipe.data.path
+    if path not in ("auto", "synthetic") and not Path(path).is_dir():
+        raise DataError(
+            f"The run was trained on data {path}, which is not a folder here.",
+            f"Name it: smp-camvid evaluate {run} --data DIR",
+        )
+    return path
 
 
 def write_csv(path: Path, result: dict[str, Any]) -> None:
+    """Raises DataError when the file cannot be written; the scores are printed by then."""
+    try:
+        _write_rows(path, result)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror}.", "Name another file with --csv."
+        ) from error
+
+
+def _write_rows(path: Path, result: dict[str, Any]) -> None:
     with (
         runs.atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,

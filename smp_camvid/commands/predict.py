@@ -50,7 +50,9 @@ def predict(
     from smp_camvid.inference.files import check_names, find_pictures, parse_kinds
 
     kinds = parse_kinds(save)
-    pictures = find_pictures(inputs, recursive)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file.", "Name a folder.")
+    pictures = find_pictures(inputs, recursive, out)
     check_names(pictures)
     from smp_camvid.inference.predictor import load
 

@@ -24,7 +24,7 @@ OPTIONS = {
     "save_plots": "train.save_plots", "show_plots": "train.show_plots", "verbose": "train.verbose",
 }  # fmt: skip
 # What may differ when a run goes on; anything else would be another run.
-RESUMABLE = {"epochs", "device", "workers", "verbose"}
+RESUMABLE = {"epochs", "device", "workers", "verbose", "data"}
 
 
 def train(
@@ -99,13 +99,14 @@ def train(
         recipe_name = str(resume_config(resume))
     else:
         asked = arch or "vanilla"
+        named_after_arch = recipe_name is None and asked not in recipe.recipe_names()
         recipe_name = recipe_name or (asked if asked in recipe.recipe_names() else "base")
-        if arch:
+        if arch and arch != recipe_name:
             overrides.insert(0, ("model.arch", arch))
+        if named_after_arch:
+            overrides.insert(0, ("name", asked))
     overrides += [recipe.parse_set(text) for text in set_ or []]
     resolved = recipe.resolve(recipe_name, overrides).recipe
-    if resume is None and recipe_name == "base":
-        resolved = resolved.model_copy(update={"name": resolved.model.arch})
     run_training(resolved, resume)
 
 
@@ -138,7 +139,7 @@ def run_training(resolved: recipe.Recipe, resume: Path | None) -> None:
     from smp_camvid.training.experiment import build_trainer
 
     with step_progress("decoding frames", quiet=not resolved.train.verbose) as on_decoded:
-        trainer = build_trainer(resolved, on_decoded=on_decoded)
+        trainer = build_trainer(resolved, on_decoded=on_decoded, weights_follow=resume is not None)
     if resume is not None:
         trainer.resume(resume)
     ended = trainer.train()

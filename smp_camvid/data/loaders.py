@@ -62,6 +62,8 @@ class _CachedFrames:
         self.table = cache.table
         self.frames = cache.frames
         self.protocol = cache.protocol
+        self.made_from: Mapping[str, Any] = {}
+        """What `loaders` was asked for, as keys of a recipe; empty for a loader built otherwise."""
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -215,12 +217,22 @@ def loaders(
     train = FrameCache.open(dataset, "train", size[0], "image")
     val = FrameCache.open(dataset, "val", size[0], dataset.score_size())
     steps = [{"name": "HorizontalFlip", "p": 0.5}] if augment is None else augment
-    return (
-        train_loader(
-            train, size=size, augment=steps, batch_size=batch_size, seed=seed, workers=workers
-        ),
-        eval_loader(val, batch_size=batch_size, workers=workers),
+    learned = train_loader(
+        train, size=size, augment=steps, batch_size=batch_size, seed=seed, workers=workers
     )
+    made_from = {
+        "data": {
+            "path": "synthetic" if str(data) == "synthetic" else str(dataset.root.resolve()),
+            "classes": classes,
+            "split_source": split_source,
+            "size": list(size),
+        },
+        "augment": [dict(step) for step in steps],
+        "train": {"batch_size": batch_size, "workers": workers},
+        "about": {"family": dataset.family, "split_source": dataset.split_source},
+    }
+    learned.dataset.made_from = made_from  # type: ignore[attr-defined]  # it is a TrainSet
+    return learned, eval_loader(val, batch_size=batch_size, workers=workers)
 
 
 def _workers(workers: int, context: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import CamVid, Classes, open_dataset
 from smp_camvid.data.loaders import Batch, eval_loader
-from smp_camvid.errors import DataError
+from smp_camvid.errors import DataError, UsageError
 from smp_camvid.evaluation.metrics import DEFINITION, ConfusionMatrix, Matrix, summarize
 from smp_camvid.inference.predictor import Segmenter, likeliest, predict_logits
 from smp_camvid.models.network import Network
@@ -102,10 +102,14 @@ def evaluate(
     model, checkpoint.
     """
     meta = segmenter.metadata
+    of_camvid = meta.get("family") == "camvid"
+    if len(set(split.split("+"))) != len(split.split("+")):
+        raise UsageError(f"--split {split} names a split twice.", "Each counts once: train+val")
     dataset = open_dataset(
         data,
         classes=cast(Classes, segmenter.table.name),
-        split_source=meta.get("split_source", "standard"),
+        # Other datasets have no standard split; what such a run recorded says nothing of CamVid.
+        split_source="folders" if of_camvid and meta["split_source"] == "folders" else "standard",
         need=(split,),
     )
     check_classes(segmenter.network, dataset)

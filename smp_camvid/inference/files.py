@@ -17,18 +17,22 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 KINDS = ("mask", "color", "overlay", "probs")
 
 
-def find_pictures(inputs: Sequence[str], recursive: bool = False) -> list[tuple[Path, Path]]:
+def find_pictures(
+    inputs: Sequence[str], recursive: bool = False, out: Path | None = None
+) -> list[tuple[Path, Path]]:
     """Files and folders -> (picture, folder below the output folder it goes to), in order.
 
-    A folder gives the pictures in it, with `recursive` those below it too.  Raises DataError for a
-    path that is not there and for a folder without pictures.
+    A folder gives the pictures in it, with `recursive` those below it too, but neither hidden ones
+    nor what lies in `out`, where earlier predictions are.  Raises DataError for a path that is not
+    there and for a folder without pictures.
     """
+    made = out.resolve() if out else None
     found: list[tuple[Path, Path]] = []
     for name in inputs:
         path = Path(name)
         if path.is_dir():
             entries = path.rglob("*") if recursive else path.glob("*")
-            pictures = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file())
+            pictures = sorted(p for p in entries if _is_input(p, made))
             if not pictures:
                 raise DataError(
                     f"There is no picture in {path}.",
@@ -42,6 +46,12 @@ def find_pictures(inputs: Sequence[str], recursive: bool = False) -> list[tuple[
                 f"There is no file or folder {name}.", "Name a picture or a folder of pictures."
             )
     return found
+
+
+def _is_input(path: Path, made: Path | None) -> bool:
+    if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+        return False
+    return made is None or not path.resolve().is_relative_to(made)
 
 
 def check_names(pictures: Sequence[tuple[Path, Path]]) -> None:

@@ -102,7 +102,9 @@ class Segmenter:
         self.network = network.eval().to(self.device)
         self.table = network.table
         self.metadata = metadata
-        self.height: int | None = metadata["train_size"][0] if scale == "train" else None
+        self.height: int | None = None
+        if scale == "train" and "train_size" in metadata:
+            self.height = metadata["train_size"][0]
         self.source = source
 
     def __call__(self, picture: str | Path | Image | Picture) -> Prediction:

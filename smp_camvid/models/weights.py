@@ -185,10 +185,11 @@ def load_into(network: Network, path: str | Path, reset_head: bool = False) -> l
     """
     metadata = read_metadata(path)
     tensors = _read_tensors(Path(path), "cpu")
-    theirs, ours = len(metadata["classes"]["names"]), len(network.table)
+    theirs, ours = list(metadata["classes"]["names"]), list(network.table.names)
     if theirs != ours and not reset_head:
         raise WeightsError(
-            f"{path} predicts {theirs} classes and this run has {ours}.",
+            f"{path} predicts {len(theirs)} classes ({', '.join(theirs[:3])}, ...), this run has "
+            f"{len(ours)} ({', '.join(ours[:3])}, ...).",
             "Add --reset-head to keep everything but the last layer.",
         )
     state = network.state_dict()

@@ -94,7 +94,8 @@ def summary(event: RunEnded, state: ViewState, seconds: float) -> Iterator[tuple
     if event.reason == "done":
         yield "done", f"{event.epoch} of {run.epochs} epochs, {duration(seconds)}"
     else:
-        yield "stopped", f"{event.reason} in epoch {event.epoch} of {run.epochs}"
+        why = "stopped" if event.reason == "interrupted" else event.reason
+        yield why, f"in epoch {event.epoch} of {run.epochs}"
     best = next((e for e in state.epochs if e.epoch == event.best_epoch), None)
     if best and best.val:
         yield "best", f"epoch {best.epoch}: val mIoU {number(best.val.miou)}"

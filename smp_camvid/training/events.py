@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -118,7 +118,7 @@ class Notice:
 class RunEnded:
     reason: str  # "done", "interrupted" or "failed"
     run_dir: Path
-    epoch: int
+    epoch: int  # the last one done, or the one it stopped in
     best_epoch: int | None
     confusion: npt.NDArray[np.int64] | None  # [C, C] of the last validation, rows are truth
     next_command: str
@@ -136,6 +136,3 @@ class History:
     """All EpochDone events of a run so far, as the plots need them."""
 
     epochs: list[EpochDone] = field(default_factory=list)
-
-    def as_rows(self) -> list[dict[str, Any]]:
-        return [{"epoch": e.epoch, "train": e.train, "val": e.val, "lr": e.lr} for e in self.epochs]

@@ -28,7 +28,7 @@ from smp_camvid.models.pretrained import (
     normalization_for,
 )
 from smp_camvid.models.weights import load_into
-from smp_camvid.recipe import ModelConfig, Recipe
+from smp_camvid.recipe import DataConfig, ModelConfig, Recipe
 from smp_camvid.training.events import Listener
 from smp_camvid.training.objective import build_border_weight
 from smp_camvid.training.trainer import Trainer
@@ -41,15 +41,20 @@ def build_trainer(
     *,
     listeners: Sequence[Listener] | None = None,
     on_decoded: OnProgress | None = None,
+    weights_follow: bool = False,
 ) -> Trainer:
-    """Everything a run needs, from its recipe.  Raises before anything is written."""
+    """Everything a run needs, from its recipe.  Raises before anything is written.
+
+    `weights_follow`: a checkpoint will fill the model, so none of the weights it once started
+    from is asked for.
+    """
     data, cfg = recipe.data, recipe.train
     resolve_device(cfg.device)
     runs.check_writable(Path(cfg.save_dir))
     splits = (data.train_split, data.val_split)
     dataset = open_dataset(data.path, data.classes, data.split_source, need=splits)
     label_size = score_size(data.score_size, dataset)
-    network = build_network(recipe, dataset.table)
+    network = build_network(recipe, dataset.table, weights_follow)
     train_cache = FrameCache.open(
         dataset, data.train_split, data.size[0], "image", on_progress=on_decoded
     )
@@ -58,7 +63,7 @@ def build_trainer(
     )
     learned = train_loader(
         train_cache,
-        size=data.crop or data.size,
+        size=crop_of(data),
         augment=[step.model_dump() for step in recipe.augment],
         batch_size=cfg.batch_size,
         seed=cfg.seed,
@@ -82,14 +87,23 @@ def _located(path: str, dataset: CamVid) -> str:
     return path if path == "synthetic" else str(dataset.root.resolve())
 
 
-def build_network(recipe: Recipe, table: ClassTable) -> Network:
+def crop_of(data: DataConfig) -> tuple[int, int]:
+    """The training crop, never larger than the frame: the rest would be void."""
+    crop = data.crop or data.size
+    return min(crop[0], data.size[0]), min(crop[1], data.size[1])
+
+
+def build_network(recipe: Recipe, table: ClassTable, weights_follow: bool = False) -> Network:
     """The recipe's model with the dataset's classes, seeded, trained weights loaded if it asks."""
     model = recipe.model
     torch.manual_seed(recipe.train.seed)
-    bare = create_model(model.arch, in_channels=3, classes=len(table), **model.options)
+    options = model.options
+    if weights_follow and "encoder_weights" in options:
+        options["encoder_weights"] = None
+    bare = create_model(model.arch, in_channels=3, classes=len(table), **options)
     found = normalization(model)
     network = Network(bare, found.mean, found.std, table, found.name)
-    if model.weights:
+    if model.weights and not weights_follow:
         load_into(network, runs.find_weights(model.weights), reset_head=model.reset_head)
     return network
 

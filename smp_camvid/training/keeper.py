@@ -13,7 +13,7 @@ from smp_camvid.models.network import Network
 from smp_camvid.models.weights import save_weights
 from smp_camvid.recipe import Recipe
 from smp_camvid.training.checkpoint import TrainState, save_checkpoint
-from smp_camvid.training.events import EpochDone, Scores
+from smp_camvid.training.events import EpochDone, History, Scores
 
 SAVE_AT_LEAST_EVERY_SECONDS = 60
 _TIMING = ("images_per_second", "seconds", "data_wait_seconds", "gpu_memory_bytes")
@@ -25,12 +25,13 @@ class Keeper:
     def __init__(self, recipe: Recipe, network: Network, metadata: dict[str, Any]) -> None:
         self.recipe, self.network, self.metadata = recipe, network, metadata
         self.run_dir = Path()
+        self.opened = False
         self._saved_at = 0.0
 
     def check(self) -> None:
         """Raises RunError when the save folder cannot be written or its disk is too full."""
         cfg = self.recipe.train
-        folder = Path(cfg.save_dir)
+        folder = self.run_dir if self.opened else Path(cfg.save_dir)
         runs.check_writable(folder)
         weights = self.network.num_parameters * 4
         # last, best and one in the making, and those of every n epochs
@@ -40,17 +41,47 @@ class Keeper:
 
     def create(self, device: str) -> None:
         """A new numbered folder with the recipe and the environment."""
-        self.run_dir = runs.create_run(Path(self.recipe.train.save_dir), self.recipe.name)
+        self.open_at(runs.create_run(Path(self.recipe.train.save_dir), self.recipe.name))
         runs.write_text(self.run_dir / "config.toml", self.recipe.to_toml())
         runs.write_json(self.run_dir / "environment.json", runs.describe_environment(device))
         self._saved_at = time.monotonic()
 
-    def reopen(self, run_dir: Path, epoch: int) -> None:
-        """A run that goes on after `epoch`: lines it will write again are dropped."""
-        self.run_dir = run_dir
+    def open_at(self, run_dir: Path) -> None:
+        """The folder that this run writes to."""
+        self.run_dir, self.opened = run_dir, True
+
+    def reopen(self, epoch: int) -> None:
+        """A run that goes on after `epoch`: lines it will write again are dropped.
+
+        config.toml is written anew, since the number of epochs may have been raised.
+        """
         for name in ("metrics.jsonl", "timing.jsonl"):
-            runs.truncate_lines(run_dir / name, epoch)
+            runs.truncate_lines(self.run_dir / name, epoch)
+        runs.write_text(self.run_dir / "config.toml", self.recipe.to_toml())
         self._saved_at = time.monotonic()
+
+    def history(self) -> History:
+        """The epochs that are on record, as the plots need them."""
+        metrics = runs.read_lines(self.run_dir / "metrics.jsonl")
+        timing = {row["epoch"]: row for row in runs.read_lines(self.run_dir / "timing.jsonl")}
+        best, epochs = -1.0, []
+        for row in metrics:
+            val = None if row["val"] is None else Scores(**row["val"])
+            improved = val is not None and val.miou > best
+            best = val.miou if val is not None and improved else best
+            measured = {**dict.fromkeys(_TIMING, 0), **timing.get(row["epoch"], {})}
+            epochs.append(
+                EpochDone(
+                    epochs=self.recipe.train.epochs,
+                    train=Scores(**row["train"]),
+                    val=val,
+                    lr=row["lr"],
+                    seconds_left=0,
+                    best=improved,
+                    **{**measured, "epoch": row["epoch"]},
+                )
+            )
+        return History(epochs)
 
     def record(self, done: EpochDone) -> None:
         """metrics.jsonl holds what the seed determines, timing.jsonl what the clock says."""

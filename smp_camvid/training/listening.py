@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smp_camvid.recipe import TrainConfig
-from smp_camvid.training.events import Event, Listener, Notice
+from smp_camvid.training.events import Event, History, Listener, Notice
 
 # By name, so that training does not import the report package it stands below.
 CONSOLE = "smp_camvid.report.console:ConsoleListener"
 PLOTS = "smp_camvid.report.plots:PlotListener"
 
 
-def default_listeners(config: TrainConfig, run_dir: Path) -> list[Listener]:
-    """The console, and the plots when the run wants them."""
+def default_listeners(config: TrainConfig, run_dir: Path, history: History) -> list[Listener]:
+    """The console, and the plots when the run wants them; `history` holds the epochs before."""
     chosen: list[Listener] = []
     if config.verbose:
         chosen.append(_load(CONSOLE)(verbose=config.verbose))
     if config.save_plots or config.show_plots:
-        chosen.append(_load(PLOTS)(run_dir, config.save_every, show=config.show_plots))
+        chosen.append(
+            _load(PLOTS)(run_dir, config.save_every, show=config.show_plots, history=history)
+        )
     return chosen
 
 

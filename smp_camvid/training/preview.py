@@ -18,7 +18,7 @@ from smp_camvid.errors import UsageError
 from smp_camvid.inference.predictor import likeliest, predict_frame
 from smp_camvid.models.network import Network
 from smp_camvid.models.pretrained import normalization_for
-from smp_camvid.recipe import NOT_OPTIONS, DataConfig, ModelConfig, Recipe, TrainConfig
+from smp_camvid.recipe import NOT_OPTIONS, DataConfig, ModelConfig, Recipe, Step, TrainConfig
 from smp_camvid.training.events import ModelPart, RunStarted
 from smp_camvid.training.optim import describe_optimizer
 
@@ -48,7 +48,7 @@ def _spread(loader: Iterable[Any]) -> list[tuple[Picture, Picture]]:
         step = max(1, len(cache) // PREVIEW_FRAMES)
         chosen = range(step // 2, len(cache), step)[:PREVIEW_FRAMES]
         return [(cache.image(i), cache.label(i)) for i in chosen]
-    batch = next(iter(loader))
+    batch = _first(loader)
     frames = batch[0][:PREVIEW_FRAMES].permute(0, 2, 3, 1).to(torch.uint8).numpy()
     labels = batch[1][:PREVIEW_FRAMES].to(torch.uint8).numpy()
     return list(zip(frames, labels, strict=True))
@@ -153,6 +153,10 @@ def as_network(model: nn.Module, loader: Iterable[Any]) -> Network:
     return Network(model, found.mean, found.std, table, found.name)
 
 
+ELSEWHERE = "given in Python"
+"""data.path of a run whose loaders are not ours: no command can open them."""
+
+
 def run_recipe(
     recipe: Recipe | None, network: Network, loader: Iterable[Any], train: TrainConfig
 ) -> Recipe:
@@ -161,13 +165,32 @@ def run_recipe(
         config = network.config
         arch = config.pop("arch")
         options = {k: v for k, v in config.items() if k not in NOT_OPTIONS}
-        model = ModelConfig(arch=arch, **options)
-        recipe = Recipe(name=arch, model=model, data=DataConfig(size=_frame_size(loader)))
+        made_from = made_from_of(loader)
+        data = made_from.get("data") or {"path": ELSEWHERE, "size": _frame_size(loader)}
+        recipe = Recipe(
+            name=arch,
+            model=ModelConfig(arch=arch, **options),
+            data=DataConfig.model_validate(data),
+            augment=tuple(Step.model_validate(step) for step in made_from.get("augment", ())),
+        )
+        train = train.model_copy(update=made_from.get("train", {}))
     return recipe.model_copy(update={"train": train})
+
+
+def made_from_of(loader: Iterable[Any]) -> Mapping[str, Any]:
+    """What `smp_camvid.loaders` was asked for; empty for other loaders."""
+    made_from: Mapping[str, Any] = getattr(getattr(loader, "dataset", None), "made_from", {})
+    return made_from
 
 
 def _frame_size(loader: Iterable[Any]) -> tuple[int, int]:
     """Height and width frames are trained at."""
     cache = getattr(getattr(loader, "dataset", None), "cache", None)
-    frame = cache.image(0) if cache is not None else next(iter(loader))[0][0].permute(1, 2, 0)
+    frame = cache.image(0) if cache is not None else _first(loader)[0][0].permute(1, 2, 0)
     return int(frame.shape[0]), int(frame.shape[1])
+
+
+def _first(loader: Iterable[Any]) -> Any:
+    """The first batch; a look must not move the generators that training draws from."""
+    with torch.random.fork_rng(devices=[]):
+        return next(iter(loader))

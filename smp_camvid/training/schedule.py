@@ -11,7 +11,7 @@ ONECYCLE_START, ONECYCLE_END, ONECYCLE_RISE = 1 / 25, 1e-4, 0.3
 def lr_factor(schedule: str, step: int, steps: int, warmup: int = 0) -> float:
     """Factor on the peak learning rate for optimizer step `step` (from 0) of `steps`.
 
-    * constant, plateau: 1 (plateau's own factor is state, see `Plateau`)
+    * constant, plateau: 1 (plateau's own factor is state, see `TrainState.note_plateau`)
     * cosine: (1 + cos(pi t)) / 2;  poly: (1 - t) ** 0.9, with t from 0 to 1 after the warm-up
     * onecycle: cosine rise from 1/25 over the first 30 %, cosine fall to 1e-4 (Smith 2018)
     * the first `warmup` steps rise linearly: (step + 1) / warmup

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,14 @@ from smp_camvid.training.listening import Audience, default_listeners
 from smp_camvid.training.losses import CrossEntropy
 from smp_camvid.training.objective import build_loss
 from smp_camvid.training.optim import build_optimizer
-from smp_camvid.training.preview import as_network, preview_frames, run_recipe, run_started
+from smp_camvid.training.preview import (
+    ELSEWHERE,
+    as_network,
+    made_from_of,
+    preview_frames,
+    run_recipe,
+    run_started,
+)
 from smp_camvid.training.schedule import lr_factor
 
 SLOW_EPOCH_SECONDS = 600
@@ -81,11 +88,13 @@ class Trainer:
         self.optimizer = build_optimizer(self.network, cfg)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.arithmetic.needs_scaler)
         self.state = TrainState()
-        self.keeper = Keeper(recipe, self.network, describe_training(metadata, val_loader, recipe))
+        about = made_from_of(train_loader).get("about", {}) if metadata is None else metadata
+        self.keeper = Keeper(recipe, self.network, describe_training(about, val_loader, recipe))
         self._confusion = ConfusionMatrix(len(self.table), self.device)
         self._audience = Audience(listeners)
         self._interrupts = Interrupts()
         self._resumed: dict[str, Any] | None = None
+        self._estimated = False
 
     @property
     def table(self) -> ClassTable:
@@ -111,6 +120,7 @@ class Trainer:
                     result = self._epoch(self.state.epoch + 1)
                 reason = "done"
             except Interrupted:
+                self._save_weights("last", self.state.epoch)
                 self._save_checkpoint()
                 reason = "interrupted"
             finally:
@@ -131,8 +141,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         summed = torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in moved:
-            with self.arithmetic.autocast():
-                logits = self.network(batch.image)
+            logits = self._forward(batch.image)
             loss_sum, _ = self.loss(logits, batch.target, batch.weight)
             self.scaler.scale(loss_sum / count).backward()
             summed += loss_sum.detach()
@@ -165,11 +174,12 @@ class Trainer:
     def resume(self, run_dir: str | Path) -> None:
         """Goes on from a run's checkpoint.  Call before `train()`."""
         document = load_checkpoint(Path(run_dir) / "checkpoint.pt")
-        self.keeper.run_dir = Path(run_dir)
+        self.keeper.open_at(Path(run_dir))
         self.state = document["state"]
         self.network.load_state_dict(document["parts"]["model"])
         self.optimizer.load_state_dict(document["parts"]["optimizer"])
-        self.scaler.load_state_dict(document["parts"]["scaler"])
+        if document["parts"]["scaler"]:  # empty where the run did not train in fp16
+            self.scaler.load_state_dict(document["parts"]["scaler"])
         if self.state.counts is not None:
             self._confusion.counts = self.state.counts.to(self.device)
         self._resumed = document
@@ -197,7 +207,7 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> tuple[float, int]:
         """Returns the seconds waited for data and the images trained."""
         steps, began = self.steps_per_epoch, time.perf_counter()
-        waited, images, warned = 0.0, 0, False
+        waited, images, skipped = 0.0, 0, self.state.batch
         batches = self._batches(epoch)
         while True:
             asked = time.perf_counter()
@@ -213,7 +223,8 @@ class Trainer:
             step = math.ceil(self.state.batch / self.config.accumulate)
             seconds = time.perf_counter() - began
             self._audience.tell(events.StepDone(epoch, step, steps, loss, lr, images, seconds))
-            warned = warned or self._warn_if_slow(step, steps, seconds)
+            trained = step - skipped // self.config.accumulate
+            self._warn_if_slow(trained, steps, seconds)
             self._interrupts.check()
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
@@ -226,6 +237,19 @@ class Trainer:
             sampler.start(skip)
             skip = 0
         return map(as_batch, islice(iter(self.train_loader), skip, None))
+
+    def _forward(self, image: torch.Tensor) -> torch.Tensor:
+        try:
+            with self.arithmetic.autocast():
+                logits: torch.Tensor = self.network(image)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise TrainingError(
+                f"A batch of {len(image)} is too small: BatchNorm over one value has no variance.",
+                "Use --batch-size 2 or more.",
+            ) from error
+        return logits
 
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -314,25 +338,30 @@ class Trainer:
         cfg = self.config
         torch.use_deterministic_algorithms(cfg.deterministic)
         self.keeper.check()
-        if self._resumed is None:
+        if self._resumed is not None:
+            restore_random_state(self._resumed["rng"])
+            self.keeper.reopen(self.state.epoch)
+        elif self.keeper.opened:  # train() was called again, in a notebook after Ctrl-C
+            self.keeper.reopen(self.state.epoch)
+        else:
             torch.manual_seed(cfg.seed)
             self.keeper.create(str(self.arithmetic))
-        else:
-            self.keeper.reopen(self.run_dir, self.state.epoch)
-            restore_random_state(self._resumed["rng"])
-        self._audience.open(default_listeners(cfg, self.run_dir))
+        self._resumed = None
+        self._audience.open(default_listeners(cfg, self.run_dir, self.keeper.history()))
         self._audience.tell(run_started(self))
 
     def _ended(self, reason: str, result: Result | None) -> events.RunEnded:
+        done = reason == "done"
+        verb = "evaluate" if done else "train --resume"
         there = (self.run_dir / "checkpoint.pt").is_file()
-        go_on = f"smp-camvid train --resume {self.run_dir}" if there else ""
+        known = there and self.keeper.recipe.data.path != ELSEWHERE
         return events.RunEnded(
             reason=reason,
             run_dir=self.run_dir,
-            epoch=self.state.epoch,
+            epoch=self.state.epoch + (not done),
             best_epoch=self.state.best_epoch or None,
             confusion=None if result is None else result.matrix,
-            next_command=f"smp-camvid evaluate {self.run_dir}" if reason == "done" else go_on,
+            next_command=f"smp-camvid {verb} {self.run_dir}" if known else "",
         )
 
     # --- checks and notices -------------------------------------------------------------------
@@ -368,10 +397,11 @@ class Trainer:
             f"Lower the learning rate (--lr {self.config.lr / 10:g}), or --set train.clip_norm=1.",
         )
 
-    def _warn_if_slow(self, step: int, steps: int, seconds: float) -> bool:
-        """After the first steps: an epoch that will take long gets its lighter command."""
-        if step < STEPS_BEFORE_ESTIMATE:
-            return False
+    def _warn_if_slow(self, step: int, steps: int, seconds: float) -> None:
+        """Once, after the first steps: an epoch that will take long gets its lighter command."""
+        if self._estimated or step < STEPS_BEFORE_ESTIMATE:
+            return
+        self._estimated = True
         expected = seconds / step * steps
         if expected > SLOW_EPOCH_SECONDS:
             arch = self.network.config.get("arch")
@@ -381,8 +411,9 @@ class Trainer:
                 else "--recipe unet-lite0"
             )
             sentence = f"An epoch will take about {expected / 60:.0f} minutes here."
-            self._audience.tell(events.Notice(f"{sentence} Lighter: smp-camvid train {lighter}"))
-        return True
+            if self.keeper.recipe.name != "unet-lite0":
+                sentence += f" Lighter: smp-camvid train {lighter}"
+            self._audience.tell(events.Notice(sentence))
 
 
 def as_batch(batch: Any) -> Batch:
@@ -393,12 +424,12 @@ def as_batch(batch: Any) -> Batch:
 
 
 def describe_training(
-    metadata: dict[str, Any] | None, val_loader: Iterable[Any] | None, recipe: Recipe
+    about: Mapping[str, Any], val_loader: Iterable[Any] | None, recipe: Recipe
 ) -> dict[str, Any]:
     """What each weights file says of the run; the composition root knows more than a notebook."""
     protocol = getattr(getattr(val_loader, "dataset", None), "protocol", "")
     size = list(recipe.data.size)
-    return {"protocol": protocol, "train_size": size, "recipe": recipe.name, **(metadata or {})}
+    return {"protocol": protocol, "train_size": size, "recipe": recipe.name, **about}
 
 
 def _length(loader: Iterable[Any]) -> int:
