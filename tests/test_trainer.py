@@ -210,6 +210,15 @@ def test_a_label_out_of_range_is_named_on_the_cpu(tmp_path: Path) -> None:
         bare_trainer(tmp_path).train_step(batch)
 
 
+def test_batches_of_the_wrong_shape_or_scale_are_named(tmp_path: Path) -> None:
+    good = batch_of(2)
+    made = bare_trainer(tmp_path)
+    with pytest.raises(DataError, match=r"labels \[B, H, W\], not .* \[2, 1, 16, 16\]"):
+        made.train_step(good._replace(target=good.target[:, None]))
+    with pytest.raises(DataError, match="0 to 255"):
+        made.train_step(good._replace(image=good.image.float() / 255))
+
+
 class Stopper(Recorder):
     """Sends this process a signal after a number of events of a kind."""
 

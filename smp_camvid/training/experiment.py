@@ -17,6 +17,7 @@ from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import CamVid, open_dataset
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.data.loaders import eval_loader, train_loader
+from smp_camvid.data.transforms import build_augmentation
 from smp_camvid.evaluation.evaluate import score_size
 from smp_camvid.inference.device import resolve_device
 from smp_camvid.models.factory import create_model
@@ -51,6 +52,8 @@ def build_trainer(
     data, cfg = recipe.data, recipe.train
     resolve_device(cfg.device)
     runs.check_writable(Path(cfg.save_dir))
+    steps = [step.model_dump() for step in recipe.augment]
+    build_augmentation(steps, crop_of(data))  # a wrong step is named before any frame is decoded
     splits = (data.train_split, data.val_split)
     dataset = open_dataset(data.path, data.classes, data.split_source, need=splits)
     label_size = score_size(data.score_size, dataset)
@@ -64,7 +67,7 @@ def build_trainer(
     learned = train_loader(
         train_cache,
         size=crop_of(data),
-        augment=[step.model_dump() for step in recipe.augment],
+        augment=steps,
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         workers=cfg.workers,

@@ -368,7 +368,17 @@ class Trainer:
 
     def _checked(self, batch: Batch) -> Batch:
         """Labels are checked here, on the CPU: a wrong one on a GPU is a device-side assert."""
-        target, classes = batch.target, len(self.table)
+        image, target, classes = batch.image, batch.target, len(self.table)
+        if target.ndim != 3 or image.ndim != 4 or image.shape[1] != 3:
+            raise DataError(
+                f"A batch must be pictures [B, 3, H, W] and labels [B, H, W], not "
+                f"{list(image.shape)} and {list(target.shape)}."
+            )
+        if self.state.step == 0 and image.is_floating_point() and float(image.max()) <= 1:
+            raise DataError(
+                "Pictures must be RGB from 0 to 255; these are at most 1.",
+                "Leave out the division: the model normalises by itself.",
+            )
         wrong = ((target < 0) | (target >= classes)) & (target != VOID)
         if wrong.any():
             frame = int(wrong.flatten(1).any(1).nonzero()[0])
