@@ -8,7 +8,7 @@ default here and nowhere else: the command line takes its help texts from these 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -293,10 +293,18 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def resolve(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Resolved:
+FindProblems = Callable[[Mapping[str, Any]], list[str]]
+"""Nested values -> sentences about what is wrong with them."""
+
+
+def resolve(
+    name: str, overrides: Sequence[tuple[str, Any]] = (), also: FindProblems | None = None
+) -> Resolved:
     """Reads a recipe, lays the overrides on top and checks the whole.
 
-    Raises UsageError listing every problem at once.
+    `also` finds what only the libraries behind the recipe know, such as the arguments of an
+    augmentation (`training.experiment.find_problems`).  Raises UsageError listing every problem
+    at once.
     """
     flat: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -305,7 +313,7 @@ def resolve(name: str, overrides: Sequence[tuple[str, Any]] = ()) -> Resolved:
         _drop_stale_options(flat, layer)
         flat.update(layer)
         origins.update(dict.fromkeys(layer, label))
-    recipe = check(_nest(flat), f"Recipe {name!r}")
+    recipe = check(_nest(flat), f"Recipe {name!r}", also)
     everything = dict(_flatten(recipe.model_dump(mode="json")))
     return Resolved(recipe, {key: origins.get(key, "default") for key in everything})
 
@@ -322,9 +330,11 @@ def _drop_stale_options(flat: dict[str, Any], layer: Mapping[str, Any]) -> None:
             del flat[key]
 
 
-def check(values: Mapping[str, Any], what: str = "The recipe") -> Recipe:
+def check(
+    values: Mapping[str, Any], what: str = "The recipe", also: FindProblems | None = None
+) -> Recipe:
     """Validates nested values.  Raises UsageError with all problems, one a line."""
-    problems = _model_problems(values.get("model", {}))
+    problems = _model_problems(values.get("model", {})) + (also(values) if also else [])
     recipe = None
     try:
         recipe = Recipe.model_validate(values)

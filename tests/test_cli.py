@@ -432,7 +432,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     [
         "--help", "train --help", "evaluate --help", "predict --help", "download --help",
         "models --help", "recipes --help", "recipes list --help", "recipes show --help",
-        "recipes check --help", "recipes copy --help", "recipes list", "recipes check",
+        "recipes check --help", "recipes copy --help", "recipes list",
         "recipes show vanilla", "models", "--version",
     ],
 )  # fmt: skip
@@ -487,3 +487,14 @@ def test_a_parent_recipe_lies_beside_its_child() -> None:
     Path("rec/parent.toml").write_text('extends = ""\n[train]\nepochs = 7\n')
     Path("rec/child.toml").write_text('extends = "parent.toml"\n')
     assert "train.epochs = 7  # parent" in run("recipes", "show", "rec/child.toml").stdout
+
+
+def test_augmentation_encoder_and_option_values_are_in_the_one_message() -> None:
+    Path("bad.toml").write_text(
+        'augment = [{name="HorizntalFlip"}, {name="Rotate", limitt=3}]\n'
+        '[train]\nepoch = 3\n[model]\narch = "vanilla"\nnorm = "bach"\n'
+    )
+    for words in (["recipes", "check", "./bad.toml"], ["train", "--recipe", "./bad.toml"]):
+        refused(run(*words), 2, "4 problems", "train.epoch", "'HorizntalFlip'", "limitt", "'bach'")
+    said = run("train", "--arch", "unet", "--encoder", "resnt34", "--set", "train.epoch=3")
+    refused(said, 2, "2 problems", "resnt34", "train.epoch")

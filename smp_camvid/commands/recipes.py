@@ -38,10 +38,12 @@ def recipes_check(
     ] = None,
 ) -> None:
     """Check recipes whole, without reading data or weights."""
+    from smp_camvid.training.experiment import find_problems
+
     problems = []
     for name in names or recipe.recipe_names():
         try:
-            recipe.resolve(name)
+            recipe.resolve(name, also=find_problems)
             typer.echo(f"{name}: good")
         except SmpCamvidError as error:
             problems.append(error)

@@ -106,7 +106,9 @@ def train(
         if named_after_arch:
             overrides.insert(0, ("name", asked))
     overrides += [recipe.parse_set(text) for text in set_ or []]
-    resolved = recipe.resolve(recipe_name, overrides).recipe
+    from smp_camvid.training.experiment import find_problems
+
+    resolved = recipe.resolve(recipe_name, overrides, find_problems).recipe
     run_training(resolved, resume)
 
 

@@ -6,7 +6,8 @@ recipe, device, dataset, every label, the weights to start from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from smp_camvid.data.camvid import CamVid, open_dataset
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.data.loaders import eval_loader, train_loader
 from smp_camvid.data.transforms import build_augmentation
+from smp_camvid.errors import UsageError
 from smp_camvid.evaluation.evaluate import score_size
 from smp_camvid.inference.device import resolve_device
 from smp_camvid.models.factory import create_model
@@ -26,10 +28,12 @@ from smp_camvid.models.pretrained import (
     CAMVID_NORMALIZATION,
     IMAGENET_NORMALIZATION,
     Normalization,
+    check_encoder,
     normalization_for,
 )
 from smp_camvid.models.weights import load_into
 from smp_camvid.recipe import DataConfig, ModelConfig, Recipe
+from smp_camvid.registry import ARCHITECTURES
 from smp_camvid.training.events import Listener
 from smp_camvid.training.objective import build_border_weight
 from smp_camvid.training.trainer import Trainer
@@ -88,6 +92,33 @@ def build_trainer(
 def _located(path: str, dataset: CamVid) -> str:
     """The data's absolute path, so that `evaluate` finds it from any folder."""
     return path if path == "synthetic" else str(dataset.root.resolve())
+
+
+def find_problems(values: Mapping[str, Any]) -> list[str]:
+    """What albumentations, timm and the vanilla U-Net say of a recipe's nested values."""
+    problems = []
+    steps = values.get("augment", ())
+    for number, step in enumerate(steps if isinstance(steps, list | tuple) else ()):
+        if isinstance(step, Mapping) and isinstance(step.get("name"), str):
+            attempt = partial(build_augmentation, [step], (64, 64))
+            problems += _said(f"augment.{number}", attempt)
+    model = values.get("model", {})
+    arch = model.get("arch", "vanilla") if isinstance(model, Mapping) else None
+    if arch == "vanilla":
+        known = {k: v for k, v in model.items() if k in ARCHITECTURES["vanilla"]}
+        with torch.device("meta"):  # its constructor checks the values; no memory is taken
+            problems += _said("model", lambda: create_model("vanilla", **known))
+    elif arch in ARCHITECTURES and isinstance(model.get("encoder_name"), str):
+        problems += _said("model.encoder_name", lambda: check_encoder(model["encoder_name"]))
+    return problems
+
+
+def _said(key: str, attempt: Callable[[], object]) -> list[str]:
+    try:
+        attempt()
+    except UsageError as error:
+        return [f"{key}: {error}"]
+    return []
 
 
 def crop_of(data: DataConfig) -> tuple[int, int]:
