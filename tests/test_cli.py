@@ -498,3 +498,14 @@ def test_augmentation_encoder_and_option_values_are_in_the_one_message() -> None
         refused(run(*words), 2, "4 problems", "train.epoch", "'HorizntalFlip'", "limitt", "'bach'")
     said = run("train", "--arch", "unet", "--encoder", "resnt34", "--set", "train.epoch=3")
     refused(said, 2, "2 problems", "resnt34", "train.epoch")
+    # values that only smp's constructor knows, told before the folder is looked for
+    smp = ["--arch", "unet", "--data", "nowhere", "--set", "train.epoch=3"]
+    said = run("train", *smp, "--set", "model.decoder_attention_type=foo")
+    refused(said, 2, "2 problems", "Attention foo", "train.epoch")
+    said = run("train", *smp, "--set", "model.decoder_channels=[8, 4]")
+    refused(said, 2, "2 problems", "`decoder_channels` for 2 blocks", "train.epoch")
+
+
+def test_an_encoder_that_computes_while_it_is_built_is_no_problem() -> None:
+    Path("mit.toml").write_text('[model]\narch = "segformer"\nencoder_name = "mit_b0"\n')
+    assert run("recipes", "check", "./mit.toml").exit_code == 0

@@ -32,7 +32,7 @@ from smp_camvid.models.pretrained import (
     normalization_for,
 )
 from smp_camvid.models.weights import load_into
-from smp_camvid.recipe import DataConfig, ModelConfig, Recipe
+from smp_camvid.recipe import NOT_OPTIONS, DataConfig, ModelConfig, Recipe
 from smp_camvid.registry import ARCHITECTURES
 from smp_camvid.training.events import Listener
 from smp_camvid.training.objective import build_border_weight
@@ -95,7 +95,7 @@ def _located(path: str, dataset: CamVid) -> str:
 
 
 def find_problems(values: Mapping[str, Any]) -> list[str]:
-    """What albumentations, timm and the vanilla U-Net say of a recipe's nested values."""
+    """What albumentations, timm, smp and the vanilla U-Net say of a recipe's nested values."""
     problems = []
     steps = values.get("augment", ())
     for number, step in enumerate(steps if isinstance(steps, list | tuple) else ()):
@@ -104,13 +104,26 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
             problems += _said(f"augment.{number}", attempt)
     model = values.get("model", {})
     arch = model.get("arch", "vanilla") if isinstance(model, Mapping) else None
-    if arch == "vanilla":
-        known = {k: v for k, v in model.items() if k in ARCHITECTURES["vanilla"]}
-        with torch.device("meta"):  # its constructor checks the values; no memory is taken
-            problems += _said("model", lambda: create_model("vanilla", **known))
-    elif arch in ARCHITECTURES and isinstance(model.get("encoder_name"), str):
-        problems += _said("model.encoder_name", lambda: check_encoder(model["encoder_name"]))
-    return problems
+    if arch not in ARCHITECTURES:
+        return problems  # a plugin's, built once and with everything else known to be right
+    known = {k: v for k, v in model.items() if k in ARCHITECTURES[arch] and k not in NOT_OPTIONS}
+    if isinstance(known.get("encoder_name"), str):
+        wrong = _said("model.encoder_name", lambda: check_encoder(known["encoder_name"]))
+        if wrong:
+            return problems + wrong
+    return problems + _said("model", lambda: _try_model(arch, known))
+
+
+def _try_model(arch: str, options: Mapping[str, Any]) -> None:
+    """Builds the model without memory and without its pretrained weights: it checks the values."""
+    bare = {**options, "encoder_weights": None} if "encoder_weights" in options else dict(options)
+    try:
+        with torch.device("meta"):
+            create_model(arch, **bare)
+    except UsageError:
+        # Some encoders compute with numbers while they are built, which that device has not.
+        with torch.random.fork_rng(devices=[]):
+            create_model(arch, **bare)
 
 
 def _said(key: str, attempt: Callable[[], object]) -> list[str]:
