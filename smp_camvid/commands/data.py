@@ -34,7 +34,9 @@ SplitSourceOption: TypeAlias = Annotated[
 
 
 def out_option(name: str) -> Any:
-    return typer.Option("--out", metavar="FILE.png", help=f"The picture; {name} if absent.")
+    # readable=False: what is at that place is replaced, and typer need not judge it.
+    help_text = f"The picture; {name} if absent."
+    return typer.Option("--out", metavar="FILE.png", help=help_text, readable=False)
 
 
 def data_check(
@@ -50,8 +52,8 @@ def data_check(
     """Look at every file: pairs, sizes, colours, counts, copies within and across splits."""
     check_choices(classes, split_source)
     from smp_camvid.data.checks import check_dataset, parse_splits
-    from smp_camvid.report.console import make_console
     from smp_camvid.report.data_tables import check_view, summary
+    from smp_camvid.report.printing import print_view
     from smp_camvid.report.progress import step_progress
 
     with step_progress("looking at frames", quiet=as_json) as on_step:
@@ -65,7 +67,7 @@ def data_check(
     if as_json:
         typer.echo(json.dumps(check.document(), indent=2))
     else:
-        make_console(stderr=False).print(check_view(check))
+        print_view(check_view(check))
     if not check.passed(strict):
         raise DataError(f"{check.root} has problems: {summary(check)}")
 
@@ -89,6 +91,7 @@ def data_stats(
         suggested_weights,
     )
     from smp_camvid.report.plots import png_bytes
+    from smp_camvid.report.printing import has_swatches, print_view
     from smp_camvid.report.progress import step_progress
     from smp_camvid.report.statistics_figure import statistics_figure
 
@@ -103,7 +106,8 @@ def data_stats(
         document = statistics_document(statistics, weights)
         typer.echo(json.dumps({**document, "picture": str(out) if out else None}, indent=2))
         return
-    make_console(stderr=False).print(statistics_view(statistics, weights))
+    console = make_console(stderr=False)
+    print_view(statistics_view(statistics, weights, has_swatches(console)), console)
     typer.echo(f"\n{out}")
 
 
@@ -113,7 +117,12 @@ def data_show(
     classes: ClassesOption = "11",
     split_source: SplitSourceOption = "standard",
     augment: Annotated[
-        bool, typer.Option("--augment", help="As the network sees them in its first epoch.")
+        bool,
+        typer.Option(
+            "--augment",
+            help="The same frames as the network sees them: those of train augmented as in its "
+            "first epoch, others resized.",
+        ),
     ] = False,
     recipe_name: Annotated[
         str,
@@ -130,7 +139,6 @@ def data_show(
     """Draw a contact sheet: frames, the same with their labels laid over, and a legend."""
     check_picture_name(out)
     resolved = recipe.resolve(recipe_name).recipe
-    split = split or ("train" if augment else None)
     dataset, splits = open_splits(folder, split, classes, split_source)
     from smp_camvid.data import samples
     from smp_camvid.report.contact_sheet import contact_sheet
@@ -139,11 +147,11 @@ def data_show(
     picks = samples.evenly_spaced(dataset, splits, number)
     if augment:
         shown = samples.as_trained(dataset, picks, resolved)
-        how = f"as recipe {resolved.name} shows them in epoch 1, seed {resolved.train.seed}"
+        how = f"as recipe {resolved.name} shows them, train in epoch 1, seed {resolved.train.seed}"
     else:
         shown, how = samples.as_they_are(dataset, picks), "as they are"
     frames = [
-        (f"{pick.frame.stem}  {pick.split}", image, label)
+        (f"{pick.frame.stem}  {pick.split}{_seen(pick.split) if augment else ''}", image, label)
         for pick, (image, label) in zip(picks, shown, strict=True)
     ]
     title = f"{len(frames)} frames of {'+'.join(splits)} {how}, {len(dataset.table)} classes"
@@ -159,6 +167,10 @@ def data_show(
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(str(out))
+
+
+def _seen(split: str) -> str:
+    return ", augmented" if split == "train" else ", resized"
 
 
 # --- shared ----------------------------------------------------------------------------------
@@ -200,7 +212,10 @@ def open_splits(
         if any(frame.label is not None for frame in dataset.splits.get(name, ()))
     )
     if not labelled:
-        raise DataError(f"{dataset.root} has no labels to show or count.")
+        raise DataError(
+            f"{dataset.root} has no labels to show or count.",
+            "A label is called <stem>_L.png or <stem>.png, in the label folder.",
+        )
     return dataset, labelled
 
 

@@ -12,14 +12,14 @@ from smp_camvid.errors import SmpCamvidError
 
 def doctor(as_json: AsJson = False) -> None:
     """Versions, device, folders, credentials, disk and memory; exits with 1 on a problem."""
-    from smp_camvid.report.console import make_console
     from smp_camvid.report.doctor import doctor_view, examine
+    from smp_camvid.report.printing import print_view
 
     diagnosis = examine()
     if as_json:
         typer.echo(json.dumps(diagnosis.document(), indent=2))
     else:
-        make_console(stderr=False).print(doctor_view(diagnosis))
+        print_view(doctor_view(diagnosis))
     if diagnosis.problems:
         raise SmpCamvidError(
             f"Something is in the way: {diagnosis.problems[0]}.",

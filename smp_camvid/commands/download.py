@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,13 +25,13 @@ def download(
         ),
     ] = None,
     to: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--to", metavar="DIR", help="Folder to make; data/camvid, or data/SOURCE, if absent."
         ),
     ] = None,
     archive: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--archive", metavar="FILE.zip", help="A zip of CamVid that you have already."
         ),
@@ -44,20 +47,52 @@ def download(
     from smp_camvid.data.sources import DEFAULT, obtain
     from smp_camvid.report.progress import transfer_progress
 
+    source = source or DEFAULT
     try:
-        with transfer_progress() as watcher:
-            made = obtain(source or DEFAULT, to, archive, force, watcher)
+        with sigterm_is_ctrl_c(), transfer_progress() as watcher:
+            made = obtain(source, to, archive, force, watcher)
     except KeyboardInterrupt:
-        raise InterruptedRun(
-            "Interrupted; nothing half-made is left.",
-            "The same command goes on where it stopped.",
-        ) from None
+        raise interrupted(source, to, anew=force or archive is not None) from None
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)
     if made.already:
-        typer.echo(f"{made.path} is there already and whole; nothing to do.", err=True)
+        whole = "as it came" if made.notes else "whole"
+        typer.echo(f"{made.path} is there already and {whole}; nothing to do.", err=True)
     else:
         splits = ", ".join(f"{name} {frames}" for name, frames in made.splits.items())
         frames = count(sum(made.splits.values()), "frame")
         typer.echo(f"{frames} ({splits}) from {made.source}, checked.", err=True)
     typer.echo(str(made.path))
+
+
+@contextlib.contextmanager
+def sigterm_is_ctrl_c() -> Iterator[None]:
+    """A scheduler's or `kill`'s end tidies up like the user's own."""
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def interrupted(source: str, to: str | None, anew: bool) -> InterruptedRun:
+    """What is left, and what the same command does with it; `anew`: it never uses what is left."""
+    from smp_camvid.data.room import in_words
+    from smp_camvid.data.sources import kept_bytes
+
+    kept = 0 if anew else kept_bytes(source, to)
+    if kept:
+        return InterruptedRun(
+            f"Interrupted; {in_words(kept)} of the archive are kept.",
+            "The same command goes on where it stopped.",
+        )
+    return InterruptedRun(
+        "Interrupted; nothing half-made is left.", "The same command begins anew."
+    )

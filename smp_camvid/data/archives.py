@@ -17,6 +17,7 @@ from smp_camvid.errors import DataError
 MOST_FILES = 100_000
 MOST_BYTES = 20 * 10**9
 MOST_RATIO = 100  # pictures are compressed already; CamVid's zip unpacks to about its own size
+LONGEST_NAME = 255  # bytes of one part of a path: what file systems take
 CHUNK = 1 << 20
 
 _WANTED = frozenset(
@@ -24,6 +25,11 @@ _WANTED = frozenset(
 )
 _LABELS = ("train_labels", "trainannot")
 _PLAIN_LABELS = ("labels", "masks", "annotations")
+_READABLE = frozenset(
+    {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+)
+_DEFLATE64 = 9
+_ENCRYPTED = 0x1  # the first of a member's flag bits
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error, UnicodeError,
     ValueError, OverflowError,
@@ -36,6 +42,10 @@ class BadArchiveError(DataError):
 
 class UnsafeArchiveError(DataError):
     """The archive wants to do what no dataset does: another copy will want it too."""
+
+
+class LockedArchiveError(DataError):
+    """The archive has a password, or is packed in a way that Python does not know."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,8 @@ class Stamp:
 def look_through(archive: Path) -> Contents:
     """Finds the dataset in a zip, in the Kaggle, SegNet or plain layout, at any depth.
 
-    Raises BadArchiveError; UnsafeArchiveError for paths that lead out of the folder, links and
-    absurd sizes; DataError when there is no dataset in it.
+    Raises BadArchiveError; LockedArchiveError; UnsafeArchiveError for paths that lead out of the
+    folder or cannot be made, links and absurd sizes; DataError when there is no dataset in it.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -89,6 +99,7 @@ def look_through(archive: Path) -> Contents:
         for info, path in named
         if path.is_relative_to(root) and _is_wanted(path.relative_to(root))
     )
+    _refuse_the_locked(archive, members)
     _refuse_the_absurd(archive, members)
     return Contents(archive, members, comment.decode("ascii", "ignore").strip())
 
@@ -102,7 +113,7 @@ def test(contents: Contents, watcher: Watcher = SILENT) -> Stamp:
                 for piece in _read(opened, member):
                     done += len(piece)
                     watcher.progress("testing", done, total)
-    except (*_DAMAGE, RuntimeError) as error:  # RuntimeError: encrypted
+    except (*_DAMAGE, RuntimeError) as error:  # RuntimeError: a header says encrypted
         raise _damaged(contents.archive, error) from error
     return stamp(contents.archive)
 
@@ -139,9 +150,11 @@ def _read(opened: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
 
 
 def _damaged(archive: Path, error: Exception) -> BadArchiveError:
-    detail = str(error).rstrip(".") or type(error).__name__
+    # The text of the error is left out where it holds Python's own words for a member.
+    said = str(error).rstrip(".")
+    detail = f" ({said})" if said and "<" not in said else ""
     return BadArchiveError(
-        f"{archive} is damaged or not a zip archive ({detail}).", "Download it again."
+        f"{archive} is damaged or not a zip archive{detail}.", "Download it again."
     )
 
 
@@ -160,7 +173,8 @@ def _safe_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
 
 def _is_wanted(path: PurePosixPath) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)  # .DS_Store, ._x.png
-    return not hidden and path.suffix.lower() in _WANTED and path != PurePosixPath("manifest.json")
+    ours = path.parts[0].lower() == "manifest.json"  # which is written here, in its place
+    return not hidden and not ours and path.suffix.lower() in _WANTED
 
 
 def _dataset_root(archive: Path, paths: Iterable[PurePosixPath]) -> PurePosixPath:
@@ -187,6 +201,21 @@ def _dataset_root(archive: Path, paths: Iterable[PurePosixPath]) -> PurePosixPat
     return nearest[0]
 
 
+def _refuse_the_locked(archive: Path, members: tuple[Member, ...]) -> None:
+    for member in members:
+        if member.info.flag_bits & _ENCRYPTED:
+            why = "is protected by a password"
+        elif member.info.compress_type not in _READABLE:
+            number = member.info.compress_type
+            kind = "Deflate64" if number == _DEFLATE64 else f"method {number}"
+            why = f"is packed with {kind}, which cannot be read here"
+        else:
+            continue
+        raise LockedArchiveError(
+            f"{archive} {why}.", "Unpack it yourself, then point --data at its folder."
+        )
+
+
 def _refuse_the_absurd(archive: Path, members: tuple[Member, ...]) -> None:
     def refuse(reason: str) -> UnsafeArchiveError:
         hint = "Get the archive from where you trust it."
@@ -200,6 +229,12 @@ def _refuse_the_absurd(archive: Path, members: tuple[Member, ...]) -> None:
         if str(member.path).lower() in seen:  # one file on the disks of macOS and Windows
             raise refuse(f"it holds {member.path} twice")
         seen.add(str(member.path).lower())
+        if any(len(part.encode()) > LONGEST_NAME for part in member.path.parts):
+            raise refuse(f"{str(member.path)[:40]}... in it has a longer name than a file can have")
+    for member in members:
+        for parent in member.path.parents:
+            if str(parent).lower() in seen:
+                raise refuse(f"{parent} is a file and a folder in it")
     size = sum(member.info.file_size for member in members)
     packed = archive.stat().st_size
     if len(members) > MOST_FILES or size > min(MOST_BYTES, MOST_RATIO * packed):

@@ -54,6 +54,8 @@ class CamVid:
     """"camvid", "synthetic" or "dataset"."""
     split_source: str
     """"standard" or "folders"."""
+    held_out: str = ""
+    """The drive that val is instead and train lacks; see `hold_out.hold_out`."""
 
     def split(self, name: str) -> tuple[Frame, ...]:
         """The frames of a split; "train+val" joins two.
@@ -74,12 +76,15 @@ class CamVid:
     def _present(self, name: str) -> tuple[Frame, ...]:
         if not self.splits.get(name):
             there = ", ".join(f"{k} ({len(v)})" for k, v in self.splits.items() if v) or "nothing"
-            raise DataError(f"{self.root} has no frames in its {name} split; it holds {there}.")
+            raise DataError(
+                f"{self.root} has no frames in its {name} split; it holds {there}.",
+                "Name one of these splits, or get the dataset whole: smp-camvid download",
+            )
         return self.splits[name]
 
     def shortfall(self, name: str) -> int:
         """How many frames of the standard split are not here; 0 for other splits."""
-        if self.split_source != "standard":
+        if self.split_source != "standard" or self.held_out:
             return 0
         return sum(len(standard_stems(p)) - len(self.splits.get(p, ())) for p in name.split("+"))
 
@@ -91,7 +96,9 @@ class CamVid:
         """What a score on labels of `size` is called, such as `camvid11@360x480`."""
         where = f"{size[0]}x{size[1]}" if size else "native"
         folders = self._kind() == "camvid" and self.split_source == "folders"
-        return f"{self._kind()}{len(self.table)}@{where}{'+folders' if folders else ''}"
+        splits = "+folders" if folders else ""
+        splits += f"+held-out-{self.held_out}" if self.held_out else ""
+        return f"{self._kind()}{len(self.table)}@{where}{splits}"
 
     def _kind(self) -> str:
         # A table of one's own makes a protocol of one's own, on whatever frames.
@@ -180,7 +187,8 @@ def _standard_splits(
     for _, frame in found:
         if frame.stem in frames:
             raise DataError(
-                f"{root} holds {frame.image.name} twice, also in {frames[frame.stem].image}."
+                f"{root} holds {frame.image.name} twice, also in {frames[frame.stem].image}.",
+                "A frame belongs to one split; remove one. All that is odd: smp-camvid data check",
             )
         frames[frame.stem] = frame
     splits = {}

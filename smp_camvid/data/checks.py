@@ -21,15 +21,7 @@ from smp_camvid.data.camvid import (
     read_classes,
 )
 from smp_camvid.data.classes import LabelDecoder
-from smp_camvid.data.inspection import (
-    Finding,
-    Look,
-    OnProgress,
-    Severity,
-    check_manifest,
-    look_at,
-    threaded,
-)
+from smp_camvid.data.inspection import Finding, Look, Severity, check_manifest, look_at
 from smp_camvid.data.layouts import SPLITS, Frame, find_layout, first_few
 from smp_camvid.data.near_duplicates import SIMILAR, Fingerprint, most_similar
 from smp_camvid.data.pictures import holds_indices
@@ -43,6 +35,7 @@ from smp_camvid.data.split_checks import (
     paired,
     shared_drives,
 )
+from smp_camvid.data.threads import OnProgress, threaded
 from smp_camvid.errors import DataError, UsageError
 
 
@@ -130,12 +123,16 @@ def check_dataset(
     listed = [(folder.split, frame) for folder, frame in paired(folders, findings)]
     family = family_of(root, [frame for _, frame in listed]) if listed else "dataset"
     standard = family == "camvid" and split_source == "standard"
-    found = (by_standard if standard else by_folder)(root, listed, findings)
-    found = {name: found[name] for name in splits if found.get(name)}
+    every = (
+        by_standard(root, listed, findings)
+        if standard
+        else by_folder(root, listed, findings, family)
+    )
+    found = {name: every[name] for name in splits if every[name]}
     if not found:
-        raise DataError(f"{root} has no frames in {' or '.join(splits)}.")
+        raise _nothing_to_look_at(root, splits, every, findings)
     findings += labels_missing(found)
-    findings += counts(found, splits, family, layout, standard)
+    findings += counts(root, found, splits, family, layout, standard)
     decoder = _decoder(root, classes, found, findings)
     looks = _look_at_all(found, decoder, on_progress)
     for seen in looks.values():
@@ -147,6 +144,21 @@ def check_dataset(
     source = "standard" if standard else "folders"
     seconds = time.monotonic() - began
     return Check(root, layout, family, classes, source, found, tuple(findings), seconds)
+
+
+def _nothing_to_look_at(
+    root: Path, splits: Sequence[str], every: Splits, findings: Sequence[Finding]
+) -> DataError:
+    for finding in findings:  # a folder that cannot be read, for one
+        if finding.kind == "unreadable":
+            return DataError(finding.message, finding.hint)
+    there = [name for name, frames in every.items() if frames]
+    return DataError(
+        f"{root} has no frames in {' or '.join(splits)}.",
+        f"It has some in {' and '.join(there)}: --split {'+'.join(there)}"
+        if there
+        else "Get some: smp-camvid download",
+    )
 
 
 def _decoder(
@@ -219,7 +231,15 @@ def _near_copies(looks: Mapping[str, Sequence[Look]]) -> Iterator[Finding]:
 
 
 def _sizes(looks: Mapping[str, Sequence[Look]]) -> Iterator[Finding]:
-    sizes = Counter(look.size for seen in looks.values() for look in seen if look.size)
-    if len(sizes) > 1:
-        listed = first_few(f"{number} of {w}x{h}" for (h, w), number in sizes.most_common())
-        yield Finding("note", "sizes", f"Frames have {len(sizes)} sizes: {listed}.")
+    """Frames of another size than most."""
+    frames: dict[tuple[int, int], list[Path]] = {}
+    for look in (look for seen in looks.values() for look in seen):
+        if look.size is not None:
+            frames.setdefault(look.size, []).append(look.frame.image)
+    if len(frames) < 2:
+        return
+    (size, most), *others = sorted(frames.items(), key=lambda item: -len(item[1]))
+    odd = (f"{len(p)} of {w}x{h} ({first_few(f.name for f in p)})" for (h, w), p in others)
+    message = f"Frames have {len(frames)} sizes: {len(most)} of {size[1]}x{size[0]}, "
+    message += f"{first_few(odd)}."
+    yield Finding("note", "sizes", message, tuple(path for _, p in others for path in p))

@@ -143,6 +143,12 @@ class LabelDecoder:
             "Use --classes 11, or the Kaggle copy of CamVid, whose labels have all 32 colours.",
         )
 
+    def _known_indices(self) -> str:
+        """`"0 to 11 and 255"`."""
+        known = [int(i) for i in np.flatnonzero(self._by_index)]  # every table begins at 0
+        last = next(i for i in known if i + 1 not in known)
+        return " and ".join([f"0 to {last}", *(str(i) for i in known if i > last)])
+
     def decode(
         self, picture: npt.NDArray[np.uint8], file: Path | str = "label"
     ) -> npt.NDArray[np.uint8]:
@@ -160,15 +166,15 @@ class LabelDecoder:
         if not found.all():
             y, x = (int(i) for i in np.argwhere(found == 0)[0])
             value = picture[y, x]
-            what = (
-                f"label value {value}"
-                if picture.ndim == 2
-                else f"colour {','.join(str(int(v)) for v in value)}"
-            )
+            colors = picture.ndim == 3
+            what = f"colour {','.join(str(int(v)) for v in value)}" if colors else f"index {value}"
             raise DataError(
                 f"{file}: unknown {what} at x={x}, y={y}; it stands for no class.",
                 "Labels must be lossless PNGs with exact colours (never JPEG, never resized "
-                "with interpolation).",
+                "with interpolation)."
+                if colors
+                else f"Labels of these classes hold {self._known_indices()}; a dataset's own "
+                "table is read with --classes dataset.",
             )
         return (found - 1).astype(np.uint8)
 

@@ -6,6 +6,7 @@ target is a whole dataset at any moment.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import requests
 
 from smp_camvid.data import archives, http_fetch
-from smp_camvid.data.archives import BadArchiveError, Contents, Stamp
-from smp_camvid.data.layouts import count, find_layout, first_few, pair_frames
+from smp_camvid.data.archives import BadArchiveError, Stamp
+from smp_camvid.data.arrival import check_arrival
 from smp_camvid.data.manifest import own_words, write_manifest
-from smp_camvid.data.network_errors import explain
-from smp_camvid.data.pictures import picture_size
-from smp_camvid.data.room import NoRoomError, check_room
+from smp_camvid.data.network_errors import Peer, explain
+from smp_camvid.data.part import Part, Resume
+from smp_camvid.data.room import NoRoomError, check_room, is_the_disks
 from smp_camvid.data.staging import put_in_place
 from smp_camvid.data.watching import Watcher
 from smp_camvid.errors import DataError, SmpCamvidError
@@ -32,8 +33,9 @@ class ArchiveSource(Protocol):
     """Its name in sentences."""
     frames: int | None
     """How many frames the whole dataset has, where that is known."""
+    # `size`, `page` and `credentials` may be there too: see `http_fetch.Remote`.
 
-    def open(self, resume: http_fetch.Resume | None) -> requests.Response:
+    def open(self, resume: Resume | None) -> requests.Response:
         """The zip as a streamed answer, from `resume` on where the server can do that."""
         ...
 
@@ -92,37 +94,39 @@ def deliver(order: Order, folder: Path, anew: bool) -> Delivered:
             f"{order.shown} is a mount point, which a finished dataset cannot take the place of.",
             f"Name a folder inside: --to {order.shown / 'camvid'}",
         )
-    part = http_fetch.Part(folder, order.source)
+    part = Part(folder, order.source)
     if anew:
         part.discard()
     fresh = folder / "fresh"
     made = _fill(order, part, fresh)
     try:
-        splits, notes = check(fresh)
+        whole = getattr(order.maker, "frames", None)
+        splits, notes = check_arrival(fresh, whole, order.watcher)
     except DataError as error:
         part.discard()
         said = error.message.replace(f"{fresh}", order.source)
-        raise DataError(f"What came is no good: {said}", error.hint) from error
-    manifest = write_manifest(fresh, order.source, made.version, made.archive, made.stamps)
+        raise DataError(f"What came is no good: {said}", _another_copy(order.maker)) from error
+    manifest = write_manifest(fresh, order.source, made.version, made.archive, made.stamps, notes)
     put_in_place(fresh, order.target, folder)
     part.discard()
-    frames, whole = sum(splits.values()), getattr(order.maker, "frames", None)
-    if whole and frames != whole:
-        notes.append(f"{count(frames, 'frame')} came; CamVid has {whole}.")
     return Delivered(len(manifest.files), splits, tuple(notes))
 
 
-def _fill(order: Order, part: http_fetch.Part, fresh: Path) -> _Unlisted:
+def _another_copy(maker: Maker) -> str:
+    """What to do when what came is no good."""
+    if isinstance(maker, FolderSource):
+        return "Tell whoever made the source."
+    if isinstance(maker, Path):
+        return "Get another copy, or unpack it yourself and see: smp-camvid data check DIR"
+    return http_fetch.peer_of(maker).other_ways
+
+
+def _fill(order: Order, part: Part, fresh: Path) -> _Unlisted:
     if isinstance(order.maker, FolderSource):
         return _Unlisted(_fetch_folder(order.maker, order, fresh))
     if isinstance(order.maker, Path):
-        contents, archive = _open_zip(order.maker, order)
-    else:
-        contents, archive = _fetch_zip(order.maker, order, part)
-    stamps = archives.unpack(contents, fresh, order.watcher)
-    times = contents.archive.stat().st_mtime_ns
-    row = {"size": archive.size, "sha256": archive.sha256, "mtime_ns": times}
-    return _Unlisted(contents.commit or part.version or archive.sha256, row, stamps)
+        return _open_zip(order.maker, order, fresh)
+    return _fetch_zip(order.maker, order, part, fresh)
 
 
 def _fetch_folder(maker: FolderSource, order: Order, fresh: Path) -> str:
@@ -131,7 +135,7 @@ def _fetch_folder(maker: FolderSource, order: Order, fresh: Path) -> str:
     try:
         made = Path(maker.fetch(fresh, order.watcher.frames))
     except requests.RequestException as error:  # an OSError too, but not of the disk
-        raise explain(error, order.source).error() from error
+        raise explain(error, Peer(order.source)).error() from error
     except SmpCamvidError as error:
         said = error.message.replace(str(fresh), str(order.shown))
         raise DataError(said, error.hint) from error
@@ -144,55 +148,50 @@ def _fetch_folder(maker: FolderSource, order: Order, fresh: Path) -> str:
     return str(own_words(fresh).get("version", getattr(maker, "version", "")))
 
 
-def _open_zip(archive: Path, order: Order) -> tuple[Contents, Stamp]:
+def _open_zip(archive: Path, order: Order, fresh: Path, version: str = "") -> _Unlisted:
+    """Looks through, tests and unpacks a zip.  Raises BadArchiveError and other DataErrors."""
     contents = archives.look_through(archive)
-    check_room(order.shown, contents.size)
-    return contents, archives.test(contents, order.watcher)
+    check_room(order.shown, contents.size, "its pictures")
+    stamp = archives.test(contents, order.watcher)
+    try:
+        stamps = archives.unpack(contents, fresh, order.watcher)
+    except OSError as error:
+        if is_the_disks(error):
+            raise
+        raise BadArchiveError(  # names that this disk does not take, for example
+            f"{archive} cannot be unpacked here: {error.strerror or error}.",
+            "Get another copy, or unpack it yourself, then point --data at its folder.",
+        ) from error
+    times = archive.stat().st_mtime_ns
+    row = {"size": stamp.size, "sha256": stamp.sha256, "mtime_ns": times}
+    return _Unlisted(contents.commit or version or stamp.sha256, row, stamps)
 
 
-def _fetch_zip(maker: ArchiveSource, order: Order, part: http_fetch.Part) -> tuple[Contents, Stamp]:
+def _fetch_zip(maker: ArchiveSource, order: Order, part: Part, fresh: Path) -> _Unlisted:
     """Fetches until the zip is good, at most twice: a bad one is never kept."""
     called = f"The archive from {maker.server}"
-    for last in (False, True):
+
+    def room(size: int) -> None:
         # Pictures are packed already, so they take their archive's size once more.
-        http_fetch.fetch(
-            maker, part, order.watcher, lambda n: check_room(order.shown, 2 * n + part.size)
-        )
+        check_room(order.shown, 2 * size - part.size, "archive and pictures")
+
+    for last in (False, True):
+        http_fetch.fetch(maker, part, order.watcher, room)
         try:
-            return _open_zip(part.path, order)
+            return _open_zip(part.path, order, fresh, part.version)
         except NoRoomError:
             raise  # the archive is good and will be used when there is room
         except BadArchiveError as error:
             part.discard()
+            shutil.rmtree(fresh, ignore_errors=True)
             if last:
                 raise BadArchiveError(
                     f"{called} came damaged twice.",
-                    "Try again later, or use --archive with a zip downloaded in a browser.",
+                    f"Try again later. {http_fetch.peer_of(maker).other_ways}",
                 ) from error
             order.watcher.note(f"{called} is damaged; fetching it once more.")
         except DataError as error:
             part.discard()
             said = error.message.replace(str(part.path), called[0].lower() + called[1:])
-            raise type(error)(said, "Use another --source.") from error
+            raise type(error)(said, http_fetch.peer_of(maker).other_ways) from error
     raise AssertionError("the second time returns or raises")
-
-
-def check(folder: Path) -> tuple[dict[str, int], list[str]]:
-    """(frames of each split, notes) of a dataset that was just written.
-
-    Raises DataError unless it has a known layout, every label has its frame, and every picture
-    opens.  What is odd without making it useless is a note; `data check` looks closer.
-    """
-    root, _, parts = find_layout(folder)
-    splits: dict[str, int] = {}
-    bare: list[str] = []
-    for part in parts:
-        frames = pair_frames(part)
-        splits[part.split or "frames"] = len(frames)
-        bare += [frame.image.name for frame in frames if frame.label is None]
-        for picture in (path for frame in frames for path in (frame.image, frame.label) if path):
-            picture_size(picture)
-    if not sum(splits.values()):
-        raise DataError(f"{root} holds no pictures.")
-    notes = [f"{count(len(bare), 'frame')} without a label: {first_few(bare)}."] if bare else []
-    return splits, notes

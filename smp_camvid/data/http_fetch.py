@@ -1,26 +1,29 @@
 """One archive over HTTP into one file: resumed, retried with patience, never taken for a page.
 
-The part lies beside a small JSON file that says which remote object its bytes are of.  Bytes are
-appended only when the server proves (If-Range, then Content-Range and ETag of the answer) that it
-still has that object; otherwise the file begins anew.
+Bytes are appended to the part only when the server proves (If-Range, then Content-Range and ETag of
+the answer) that it still has the object that the part is of; otherwise the file begins anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from time import sleep
-from typing import Any, Protocol
+from typing import Protocol
 
 import requests
 import urllib3
 
-from smp_camvid.data.network_errors import Cut, DownloadError, NotAnArchive, Trouble, explain
+from smp_camvid.data.network_errors import (
+    Cut,
+    DownloadError,
+    NotAnArchive,
+    Peer,
+    Trouble,
+    explain,
+)
+from smp_camvid.data.part import Part, Resume, total_of, validator_of
 from smp_camvid.data.watching import Watcher
-from smp_camvid.runs import write_json
 
 TIMEOUT = (20.0, 60.0)
 """Seconds until connected, and between two pieces of the body."""
@@ -29,21 +32,12 @@ CHUNK = 1 << 17  # what at most is lost of a connection that is cut
 FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, Cut, NotAnArchive)
 
 
-@dataclass(frozen=True)
-class Resume:
-    """What is there of a remote object: its first `offset` bytes."""
-
-    offset: int
-    validator: str
-    total: int | None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Range": f"bytes={self.offset}-", "If-Range": self.validator}
-
-
 class Remote(Protocol):
-    """Where an archive comes from."""
+    """Where an archive comes from.
+
+    It may also have `size`, about how many bytes there are, for a server that does not say;
+    `page`, where a browser gets them; and `credentials`, what it signed in with, by name.
+    """
 
     server: str
     """Its name in sentences: "Kaggle"."""
@@ -53,86 +47,29 @@ class Remote(Protocol):
         ...
 
 
-class Part:
-    """The file being fetched and the note about what it is of."""
-
-    def __init__(self, folder: Path, source: str) -> None:
-        self.path, self._note = folder / "archive.zip", folder / "archive.json"
-        try:
-            state = json.loads(self._note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            state = None
-        good = isinstance(state, dict) and state.get("source") == source and self.path.is_file()
-        self._state: dict[str, Any] = state if good else {"source": source}
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.is_file() else 0
-
-    @property
-    def complete(self) -> bool:
-        return self._state.get("complete") == self.size > 0
-
-    @property
-    def version(self) -> str:
-        """What the server calls this state of the archive; empty when it does not say."""
-        return str(self._state.get("version") or "")
-
-    def resume(self) -> Resume | None:
-        """How to go on; None when nothing is there or nothing proves what it is of."""
-        validator, total = self._state.get("validator"), self._state.get("total")
-        if not validator or not self.size or (total is not None and self.size >= total):
-            return None
-        return Resume(self.size, validator, total)
-
-    def begin(self, response: requests.Response) -> None:
-        """Empties the file and notes what the answer holds, in an order that a kill may cut."""
-        self._note.unlink(missing_ok=True)
-        self.path.write_bytes(b"")
-        self._state = {
-            "source": self._state["source"],
-            "validator": validator_of(response),
-            "version": response.headers.get("Last-Modified") or response.headers.get("ETag"),
-            "total": total_of(response),
-        }
-        write_json(self._note, self._state)
-
-    def finish(self) -> None:
-        self._state["complete"] = self.size
-        write_json(self._note, self._state)
-
-    def discard(self) -> None:
-        self._note.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
-        self._state = {"source": self._state["source"]}
-
-
-def validator_of(response: requests.Response) -> str | None:
-    """What If-Range may hold: a strong ETag, else the date of the last change."""
-    if "Content-Encoding" in response.headers:
-        return None  # ranges count bytes that we never see
-    tag = response.headers.get("ETag")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-
-
-def total_of(response: requests.Response) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
-
-
 def fetch(remote: Remote, part: Part, watcher: Watcher, check_room: Callable[[int], None]) -> None:
     """Makes `part` complete.
 
-    `check_room(n)` raises when the disk has no room for an archive with n bytes to come.  Raises
+    `check_room(n)` raises when the disk has no room for an archive of n bytes.  Raises
     DownloadError with one sentence when the server is not worth asking again; what came so far
-    stays for the next time.
+    stays for the next time where the server can go on from it.
     """
+    part.drop_if_useless()
+    try:
+        _until_complete(remote, part, watcher, check_room)
+    finally:
+        part.drop_if_useless()
+
+
+def _until_complete(
+    remote: Remote, part: Part, watcher: Watcher, check_room: Callable[[int], None]
+) -> None:
     failures, best = 0, part.size
     while not part.complete:
         try:
             _one_answer(remote, part, watcher, check_room)
         except FAILURES as error:
-            trouble = explain(error, remote.server)
+            trouble = explain(error, peer_of(remote))
             # Only bytes that were never there before count as progress: a server that always
             # begins anew and always breaks would otherwise be asked for ever.
             failures = 1 if part.size > best else failures + 1
@@ -142,10 +79,16 @@ def fetch(remote: Remote, part: Part, watcher: Watcher, check_room: Callable[[in
             _wait(trouble, failures, part, watcher)
 
 
+def peer_of(remote: Remote) -> Peer:
+    return Peer(remote.server, getattr(remote, "page", ""), getattr(remote, "credentials", ""))
+
+
 def _wait(trouble: Trouble, failures: int, part: Part, watcher: Watcher) -> None:
-    wait = trouble.first_wait * 2 ** (failures - 1) if trouble.wait is None else trouble.wait
+    # Never sooner than asked, and never at once: a server that says 0 is asked ever more rarely.
+    wait = max(trouble.first_wait * 2 ** (failures - 1), trouble.wait or 0.0)
     if wait > LONGEST_WAIT:
-        asked = Trouble(f"{trouble.message} It asks to wait {wait:.0f} seconds.", trouble.hint)
+        message = f"{trouble.message} It asks to wait {wait:.0f} seconds."
+        asked = Trouble(message, "Run the same command again after that.")
         raise _with_what_is_kept(asked, part) from None
     watcher.note(f"{trouble.message} Trying again in {wait:.0f} s.")
     sleep(wait)
@@ -174,13 +117,13 @@ def _one_answer(
                 part.discard()
                 raise Cut
             total = resume.total
-            check_room((total or resume.offset) - resume.offset)
+            check_room(total or _size_of(remote))
         else:
             first = next(chunks, b"")
             if not first.startswith(b"PK"):  # before the part that is there is thrown away
                 raise NotAnArchive if first else Cut
             total = total_of(response)
-            check_room(total or 0)
+            check_room(total or _size_of(remote))
             part.begin(response)
             chunks = _chain(first, chunks)
         _write(chunks, part, total, watcher)
@@ -189,6 +132,10 @@ def _one_answer(
             part.discard()
         raise Cut
     part.finish()
+
+
+def _size_of(remote: Remote) -> int:
+    return int(getattr(remote, "size", None) or 0)
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -7,12 +7,10 @@ through `pictures` and `LabelDecoder`, so what passes here is what training acce
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from smp_camvid.data.classes import VOID, LabelDecoder
 from smp_camvid.data.layouts import Frame, count, first_few
@@ -22,9 +20,6 @@ from smp_camvid.data.pictures import Picture, read_image, read_label
 from smp_camvid.errors import DataError
 
 Severity = Literal["error", "warning", "note"]
-OnProgress = Callable[[int, int], None]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -38,6 +33,7 @@ class Finding:
     manifest, neighbours, drives, void or sizes."""
     message: str
     files: tuple[Path, ...] = ()
+    """What it is about; of a frame that should be there and is not, the name alone."""
     hint: str = ""
 
 
@@ -106,19 +102,6 @@ def _look_at_label(
     if (label == VOID).all():
         message = f"{path} is void all over: its frame teaches and counts nothing."
         findings.append(Finding("warning", "void", message, (path,)))
-
-
-def threaded(
-    work: Callable[[Item], Result],
-    items: Sequence[Item],
-    on_progress: OnProgress | None = None,
-) -> Iterator[Result]:
-    """`map` over all cores, in order; decoding and hashing leave Python's lock."""
-    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as pool:
-        for done, result in enumerate(pool.map(work, items), start=1):
-            yield result
-            if on_progress is not None:
-                on_progress(done, len(items))
 
 
 def check_manifest(root: Path) -> list[Finding]:

@@ -14,38 +14,33 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from smp_camvid.data import http_fetch
-from smp_camvid.data.http_fetch import Resume, validator_of
+from smp_camvid.data.kaggle_credentials import Sight, config_folder, look
 from smp_camvid.data.network_errors import DownloadError, NotAnArchive
+from smp_camvid.data.part import Resume, validator_of
 
 OWNER, NAME = "carlolepelaars", "camvid"
 PAGE = f"https://www.kaggle.com/datasets/{OWNER}/{NAME}"
 TOKENS = "https://www.kaggle.com/settings/api"
-
-THREE_WAYS = f"""One of these is enough:
-  1. a token from {TOKENS} in the environment:
-     export KAGGLE_API_TOKEN=...
-  2. kaggle.json: on the same page expire the old token, create a new one, then
-     mv kaggle.json ~/.kaggle/ && chmod 600 ~/.kaggle/kaggle.json
-  3. the zip from {PAGE} in a browser, then:
-     smp-camvid download --archive FILE.zip
-Without an account: smp-camvid download --source segnet"""
 
 
 class KaggleSource:
     """The 701 frames at 960x720 with 32 colours, as an archive (see `delivery.ArchiveSource`)."""
 
     server = "Kaggle"
+    page = PAGE
     frames = 701
+    credentials = ""
+    """What the last `open` signed in with, by name."""
 
     def open(self, resume: Resume | None) -> requests.Response:
         """Asks Kaggle for the archive.  Raises DownloadError, or what `requests` raises."""
@@ -66,7 +61,12 @@ class KaggleSource:
         return requests.get(response.url, headers=headers, stream=True, timeout=http_fetch.TIMEOUT)
 
     def _ask(self) -> requests.Response:
-        api = _signed_in()
+        sight = look()  # before the client, which removes a login that is refused
+        self.credentials = sight.first or ""
+        api = _start_client()
+        _sign_in(api, sight)
+        method = str(api.config_values.get(api.CONFIG_NAME_AUTH_METHOD))
+        self.credentials = sight.used(method) or self.credentials
         try:
             from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
 
@@ -80,13 +80,18 @@ class KaggleSource:
         except http_fetch.FAILURES:
             raise
         except Exception as error:
-            raise _of_the_client(error) from None
+            raise _of_the_client(error, sight) from None
 
 
-def _signed_in() -> Any:
-    """The client, signed in by whatever means it knows."""
+def _start_client() -> Any:
     try:
         from kaggle.api.kaggle_api_extended import KaggleApi
+    except OSError as error:
+        raise DownloadError(
+            f"The kaggle package cannot make its folder {config_folder()}: "
+            f"{error.strerror or type(error).__name__}.",
+            "Set HOME, or KAGGLE_CONFIG_DIR, to a folder that can be written.",
+        ) from None
     except Exception as error:
         raise DownloadError(
             f"The kaggle package does not start ({type(error).__name__}).",
@@ -95,55 +100,57 @@ def _signed_in() -> Any:
         ) from None
     # With VERBOSE in the environment it would print the token, and read the archive into memory.
     KaggleApi.args = [word for word in KaggleApi.args if word not in ("-v", "--verbose")]
-    api = KaggleApi()
+    return KaggleApi()
+
+
+def _sign_in(api: Any, sight: Sight) -> None:
+    """By whatever means the client knows."""
     try:
         api.authenticate()
     except SystemExit:
-        raise _nobody() from None
+        raise _nobody(sight) from None
     except http_fetch.FAILURES:
         raise
     except Exception as error:
-        raise _of_the_client(error) from None
-    return api
+        raise _of_the_client(error, sight) from None
 
 
-def _nobody() -> DownloadError:
-    found = credentials_in_sight()
-    if found is None:
-        return DownloadError(
-            "Kaggle needs to know who downloads; no credentials found.", THREE_WAYS
-        )
-    return DownloadError(f"Kaggle cannot use the credentials in {found}: expired?", THREE_WAYS)
+def _nobody(sight: Sight) -> DownloadError:
+    if sight.first:
+        message = f"Kaggle cannot use the credentials in {sight.first}: expired?"
+    elif sight.faults:
+        message = f"Kaggle needs to know who downloads, but {'; '.join(sight.faults)}."
+    else:
+        message = "Kaggle needs to know who downloads; no credentials found."
+    return DownloadError(message, three_ways())
 
 
-def _of_the_client(error: Exception) -> Exception:
+def three_ways() -> str:
+    """How to let Kaggle know who asks, the shortest first."""
+    own = os.environ.get("KAGGLE_CONFIG_DIR")
+    folder = shlex.quote(own) if own else "~/.kaggle"
+    return f"""One of these is enough:
+  1. a token: press "Generate New Token" at {TOKENS}, then
+     export KAGGLE_API_TOKEN=...
+  2. kaggle.json: on the same page, under "Legacy API Credentials", expire the old token,
+     press "Create Legacy API Key", then
+     mkdir -p {folder} && mv ~/Downloads/kaggle.json {folder}/ && chmod 600 {folder}/kaggle.json
+  3. the zip from {PAGE} in a browser, then
+     smp-camvid download --archive FILE.zip
+Without an account: smp-camvid download --source segnet"""
+
+
+def _of_the_client(error: Exception, sight: Sight) -> Exception:
     if isinstance(error, json.JSONDecodeError):  # it read a page as an answer of the API
         return NotAnArchive()
+    if sight.faults and (isinstance(error, OSError) or not sight.first):
+        return _nobody(Sight(faults=sight.faults))
     # Its text is left out: for a token with a line break in it, the text is the token.
     return DownloadError(
         f"The kaggle package gave up ({type(error).__name__}).",
         "Check that the token or kaggle.json holds no spaces or line breaks, or use --archive "
         f"with a zip downloaded in a browser from {PAGE}.",
     )
-
-
-def credentials_in_sight() -> str | None:
-    """Where the client would find credentials, by name; None when nowhere.
-
-    Looks at the environment and at files only: nothing is imported, sent or tried out.
-    """
-    for names in (("KAGGLE_API_TOKEN",), ("KAGGLE_USERNAME", "KAGGLE_KEY")):
-        if all(os.environ.get(name) for name in names):
-            return " and ".join(names)
-    home = Path.home() / ".kaggle"
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    own = os.environ.get("KAGGLE_CONFIG_DIR")
-    places = [
-        home / "access_token", home / "access_token.txt",
-        *([Path(own) / "kaggle.json"] if own else []), home / "kaggle.json",
-        Path(config) / "kaggle" / "kaggle.json", home / "credentials.json",
-    ]  # fmt: skip
-    return next((str(path) for path in places if path.is_file()), None)
 
 
 class _Nowhere(io.TextIOBase):

@@ -7,6 +7,7 @@ plain    images/ labels/ (or masks/, annotations/), with or without train/ val/ 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,24 @@ class Folder:
 def find_layout(root: Path) -> tuple[Path, str, tuple[Folder, ...]]:
     """(root, layout, folders) of a dataset, or of the one subfolder an archive unpacked into.
 
-    Raises DataError naming what was looked for.
+    Raises DataError naming what was looked for, or the folder that cannot be read.
     """
+    with _readable(root):
+        return _find_layout(root)
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder} cannot be read: {error.strerror or error}.",
+            "Look at its owner and permissions with ls -ld.",
+        ) from error
+
+
+def _find_layout(root: Path) -> tuple[Path, str, tuple[Folder, ...]]:
     candidates = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] not in "._")]
     for candidate in candidates if len(candidates) == 2 else candidates[:1]:
         for layout, folders in _layouts(candidate):
@@ -57,7 +74,7 @@ def find_layout(root: Path) -> tuple[Path, str, tuple[Folder, ...]]:
     raise DataError(
         f"{root} does not look like a dataset: it has neither train/ with train_labels/ (Kaggle), "
         "nor train/ with trainannot/ (SegNet), nor images/ with labels/ or masks/.",
-        "Point --data at the folder that holds them, or fetch CamVid: smp-camvid download",
+        "Name the folder that holds them, or fetch CamVid: smp-camvid download",
     )
 
 
@@ -92,9 +109,13 @@ class Pairing:
 
 
 def pair_folder(folder: Folder) -> Pairing:
-    """Gives each frame `<stem>_L.*` or `<stem>.*` from the label folder; raises nothing."""
-    images, twin_images = _by_stem(folder.images)
-    labels, twin_labels = _by_stem(folder.labels) if folder.labels else ({}, [])
+    """Gives each frame `<stem>_L.*` or `<stem>.*` from the label folder.
+
+    Raises DataError only for a folder that cannot be read.
+    """
+    with _readable(folder.images):
+        images, twin_images = _by_stem(folder.images)
+        labels, twin_labels = _by_stem(folder.labels) if folder.labels else ({}, [])
     frames = tuple(
         Frame(stem, image, labels.pop(f"{stem}_L", None) or labels.pop(stem, None))
         for stem, image in images.items()
@@ -109,13 +130,16 @@ def pair_frames(folder: Folder) -> tuple[Frame, ...]:
     """
     pairing = pair_folder(folder)
     for first, second in pairing.twins:
-        raise DataError(f"{first.parent} holds both {first.name} and {second.name}.")
+        raise DataError(
+            f"{first.parent} holds both {first.name} and {second.name}.", "Remove one of the two."
+        )
     orphans = pairing.orphans
     if orphans:
         raise DataError(
             f"{count(len(orphans), 'label')} in {folder.labels} "
             f"{'has' if len(orphans) == 1 else 'have'} no frame in {folder.images}: "
-            f"{first_few(path.name for path in orphans)}."
+            f"{first_few(path.name for path in orphans)}.",
+            "Remove it or add the frame; smp-camvid data check lists all.",
         )
     return pairing.frames
 

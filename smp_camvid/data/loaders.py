@@ -1,14 +1,14 @@
 """Batches for training and evaluation.
 
-The sampler hands out (epoch, index), so that persistent workers see the epoch change, and the
-augmentation is drawn from (seed, epoch, index): batches do not depend on the workers.
+The sampler hands out (epoch, index, batch), so that persistent workers see the epoch change, and
+everything random is drawn from that and the seed: batches do not depend on the workers.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from smp_camvid.data.border import BorderWeight
 from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import Classes, Size, SplitSource, open_dataset
-
-# Keeps the draw of the frame order apart from those of the augmentation.
-_ORDER = 0x5EED
+from smp_camvid.data.crops import PLAIN, CropPlan, rarity
+from smp_camvid.data.sampling import EpochSampler, EqualSizes, Place, share_of
 
 _GRACE_SECONDS = 30  # longer than a training step takes
 
@@ -70,7 +69,7 @@ class _CachedFrames:
 
 
 class TrainSet(_CachedFrames, Dataset[Sample]):
-    """Augmented frames, asked for by (epoch, index)."""
+    """Augmented frames, asked for by place: (epoch, index), and the batch, 0 if left out."""
 
     def __init__(
         self,
@@ -80,24 +79,27 @@ class TrainSet(_CachedFrames, Dataset[Sample]):
         augment: Sequence[Mapping[str, Any]],
         seed: int,
         border_weight: BorderWeight | None = None,
+        crops: CropPlan = PLAIN,
     ) -> None:
         # Only training augments; the import takes seconds.
         from smp_camvid.data.transforms import build_augmentation
 
         super().__init__(cache)
         assert cache.images.shape(0)[:2] == cache.labels.shape(0), "open it with label_size='image'"
-        self.seed = seed
-        self.augmentation = build_augmentation(augment, size)
+        self.seed, self.size, self.crops = seed, size, crops
+        rare = rarity(cache.labels) if crops.rare else None
+        self.augmentation = build_augmentation(augment, size, rare)
         self.augmentation.check(cache.image(0), cache.label(0))
         self.weights = None if border_weight is None else cache.border_weights(border_weight)
 
-    def __getitem__(self, at: tuple[int, int]) -> Sample:
-        epoch, index = at
+    def __getitem__(self, at: tuple[int, ...]) -> Sample:
+        epoch, index, batch = Place(*at)
         image, label, weight = self.augmentation(
             self.cache.image(index),
             self.cache.label(index),
             (self.seed, epoch, index),
             None if self.weights is None else self.weights[index],
+            self.crops.crop(self.size, self.seed, epoch, batch),
         )
         return Sample(image, label, index, weight)
 
@@ -109,57 +111,6 @@ class EvalSet(_CachedFrames, Dataset[Sample]):
         return Sample(self.cache.image(index), self.cache.label(index), index, None)
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) in an order drawn from (seed, epoch)."""
-
-    def __init__(self, frames: int, batch_size: int, seed: int) -> None:
-        self.frames = frames
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 1
-        self._skip = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Before each pass over the loader."""
-        self.epoch = epoch
-
-    def start(self, step: int) -> None:
-        """Leaves out the first `step` batches of the next pass: an epoch goes on in the middle."""
-        self._skip = step * self.batch_size
-
-    def __len__(self) -> int:
-        # BatchNorm has no variance over a batch of one, so such a last batch is left out ...
-        alone = self.frames % self.batch_size == 1 and self.batch_size > 1
-        # ... except where it is all there is.
-        return self.frames - 1 if alone and self.frames > 1 else self.frames
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((_ORDER, self.seed, self.epoch)).permutation(self.frames)
-        skip, self._skip = self._skip, 0
-        epoch = self.epoch
-        return iter([(epoch, int(index)) for index in order[skip : len(self)]])
-
-
-class _EqualSizes(Sampler[list[int]]):
-    """Indices in order, in batches that never mix sizes."""
-
-    def __init__(self, cache: FrameCache, batch_size: int) -> None:
-        self.batches: list[list[int]] = []
-        last = None
-        for index in range(len(cache)):
-            size = (cache.images.shape(index), cache.labels.shape(index))
-            if size != last or len(self.batches[-1]) == batch_size:
-                self.batches.append([])
-            self.batches[-1].append(index)
-            last = size
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-
 def train_loader(
     cache: FrameCache,
     *,
@@ -169,30 +120,45 @@ def train_loader(
     seed: int,
     workers: int = 0,
     border_weight: BorderWeight | None = None,
+    crops: CropPlan = PLAIN,
     context: str | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> DataLoader[Sample]:
-    """Shuffled, augmented batches of crops of `size`.
+    """Shuffled, augmented batches of crops of `size`, or of what `crops` makes of it.
 
     The cache must hold labels of its frames' size (`label_size="image"`).  Call
     `loader.sampler.set_epoch(n)` before each pass.  `context` is a multiprocessing start method
-    ("spawn"), None the platform's own.  Raises UsageError for a step that cannot be applied.
+    ("spawn"), None the platform's own.  `batch_size` is that of all `world` processes together.
+    Raises UsageError for a step that cannot be applied and a batch that cannot be shared out.
     """
-    frames = TrainSet(cache, size=size, augment=augment, seed=seed, border_weight=border_weight)
+    sampler = EpochSampler(len(cache), batch_size, seed, rank, world)
     return DataLoader(
-        frames,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(frames), batch_size, seed),
+        TrainSet(
+            cache, size=size, augment=augment, seed=seed, border_weight=border_weight, crops=crops
+        ),
+        batch_size=share_of(batch_size, world),
+        sampler=sampler,
         **_workers(workers, context),
     )
 
 
 def eval_loader(
-    cache: FrameCache, *, batch_size: int, workers: int = 0, context: str | None = None
+    cache: FrameCache,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    context: str | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> DataLoader[Sample]:
-    """All frames in order; frames of other sizes start another batch."""
+    """All frames in order; frames of other sizes start another batch.
+
+    Each of `world` processes gets every `world`-th batch of `batch_size`, possibly none.
+    """
     return DataLoader(
         EvalSet(cache),
-        batch_sampler=_EqualSizes(cache, batch_size),
+        batch_sampler=EqualSizes(cache, batch_size, rank, world),
         **_workers(workers, context),
     )
 

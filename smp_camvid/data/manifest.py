@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Manifest:
     """Path below the folder -> {"size", "sha256", "mtime_ns"}."""
     archive: Mapping[str, Any] | None = None
     """{"size", "sha256", "mtime_ns"} of the zip it was unpacked from."""
+    notes: tuple[str, ...] = ()
+    """What was odd about it when it came: missing frames, pictures without a partner."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ def read_manifest(folder: Path) -> Manifest | None:
         files = document["files"]
         if not all(isinstance(row["size"], int) and row["sha256"] for row in files.values()):
             return None
-        return Manifest(
-            str(document["source"]), str(document["version"]), files, document.get("archive")
-        )
+        source, version = str(document["source"]), str(document["version"])
+        notes = tuple(str(note) for note in document.get("notes", ()))
+        return Manifest(source, version, files, document.get("archive"), notes)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -62,6 +64,7 @@ def write_manifest(
     version: str,
     archive: Mapping[str, Any] | None = None,
     stamps: Mapping[str, Stamp] | None = None,
+    notes: Sequence[str] = (),
 ) -> Manifest:
     """Writes manifest.json about all files of `folder`.
 
@@ -73,9 +76,9 @@ def write_manifest(
         known = (stamps or {}).get(name) or stamp(folder / name)
         times = (folder / name).stat().st_mtime_ns
         files[name] = {"size": known.size, "sha256": known.sha256, "mtime_ns": times}
-    ours = {"source": source, "version": version, "archive": archive, "files": files}
-    write_json(folder / NAME, {**own_words(folder), **ours})
-    return Manifest(source, version, files, archive)
+    manifest = Manifest(source, version, files, archive, tuple(notes))
+    write_json(folder / NAME, {**own_words(folder), **asdict(manifest)})
+    return manifest
 
 
 def own_words(folder: Path) -> dict[str, Any]:

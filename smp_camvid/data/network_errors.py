@@ -16,7 +16,7 @@ import requests
 
 from smp_camvid.errors import DataError
 
-_BY_HAND = "--archive with a zip downloaded in a browser"
+_MONTH = 30 * 86400.0  # no server's wait is longer in our words
 
 
 class DownloadError(DataError):
@@ -40,6 +40,31 @@ class Trouble:
         return DownloadError(self.message, self.hint)
 
 
+@dataclass(frozen=True)
+class Peer:
+    """The other end, as far as sentences need it."""
+
+    name: str
+    """ "Kaggle"."""
+    page: str = ""
+    """Where somebody with a browser gets the archive."""
+    credentials: str = ""
+    """What we signed in with, by name: never what is in it."""
+
+    @property
+    def other_ways(self) -> str:
+        return f"Other ways: {self.by_hand}, or {self.other_source}."
+
+    @property
+    def by_hand(self) -> str:
+        at = f" from {self.page}" if self.page else ""
+        return f"--archive with a zip downloaded in a browser{at}"
+
+    @property
+    def other_source(self) -> str:
+        return "--source segnet (no account)" if self.name == "Kaggle" else "--source kaggle"
+
+
 class Cut(Exception):  # noqa: N818  # an end of the body before its time, not an error of ours
     """The body ended before all of it was there."""
 
@@ -48,30 +73,28 @@ class NotAnArchive(Exception):  # noqa: N818  # told to the user as a Trouble
     """A web page came where the archive, or an answer of an API, was due."""
 
 
-def explain(error: Exception, server: str) -> Trouble:
-    """Puts what `requests`, or the layers below it, raised into words about `server`."""
+def explain(error: Exception, peer: Peer) -> Trouble:
+    """Puts what `requests`, or the layers below it, raised into words about `peer`."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        return _status(error.response, server)
+        return _status(error.response, peer)
     if isinstance(error, NotAnArchive | requests.JSONDecodeError):
-        return _portal(server)
-    return _connection(error, server)
+        return _portal(peer)
+    if isinstance(error, requests.TooManyRedirects):
+        message = f"{peer.name} sends the request round in a circle of redirects."
+        return Trouble(message, f"Try again later. {peer.other_ways}")
+    return _connection(error, peer)
 
 
-def _portal(server: str) -> Trouble:
+def _portal(peer: Peer) -> Trouble:
     return Trouble(
-        f"Instead of {server}'s answer a web page came back: the network probably wants a "
+        f"Instead of {peer.name}'s answer a web page came back: the network probably wants a "
         "sign-in first (hotel, campus, company).",
         "Open any page in a browser, sign in, then run the same command again.",
     )
 
 
-def _other_ways(server: str) -> str:
-    other = "--source segnet (no account)" if server == "Kaggle" else "--source kaggle"
-    return f"Other ways: {_BY_HAND}, or {other}."
-
-
-def _status(response: requests.Response, server: str) -> Trouble:
-    code, other_ways = response.status_code, _other_ways(server)
+def _status(response: requests.Response, peer: Peer) -> Trouble:
+    code, server, other_ways = response.status_code, peer.name, peer.other_ways
     if code == 429:
         wait = retry_after(response.headers.get("Retry-After"))
         return Trouble(
@@ -82,7 +105,7 @@ def _status(response: requests.Response, server: str) -> Trouble:
             wait=wait,
         )
     if code == 511:  # what a well-behaved portal says
-        return _portal(server)
+        return _portal(peer)
     if code >= 500:
         return Trouble(
             f"{server} has trouble of its own at the moment ({code}).",
@@ -91,23 +114,26 @@ def _status(response: requests.Response, server: str) -> Trouble:
         )
     if code == 407:
         return _proxy()
-    if code in (401, 403) and server != "Kaggle":
-        return Trouble(f"{server} refuses the request ({code}).", other_ways)
-    said = {
-        401: (
-            f"{server} does not accept the credentials (401): mistyped, expired or revoked.",
+    if code in (401, 403) and server == "Kaggle":
+        return _kaggle_refuses(code, peer)
+    if code == 404:
+        return Trouble(f"{server} has no such dataset any more (404).", other_ways)
+    return Trouble(f"{server} refuses the request ({code}).", other_ways)
+
+
+def _kaggle_refuses(code: int, peer: Peer) -> Trouble:
+    if code == 401:
+        where = f" from {peer.credentials}" if peer.credentials else ""
+        return Trouble(
+            f"Kaggle does not accept the credentials{where} (401): mistyped, expired or revoked.",
             "Make a new token at https://www.kaggle.com/settings/api and put it in place of "
             "the old one.",
-        ),
-        403: (
-            f"{server} knows the account and refuses it this dataset (403).",
-            "Open the dataset's page in a browser while signed in, accept what it asks, and try "
-            f"again. {other_ways}",
-        ),
-        404: (f"{server} has no such dataset any more (404).", other_ways),
-    }
-    message, hint = said.get(code, (f"{server} refuses the request ({code}).", other_ways))
-    return Trouble(message, hint)
+        )
+    return Trouble(
+        "Kaggle knows the account and refuses it this dataset (403).",
+        f"Open {peer.page or 'its page'} in a browser while signed in, accept what it asks, and "
+        f"try again. Other ways: --archive with the zip from that page, or {peer.other_source}.",
+    )
 
 
 def _proxy() -> Trouble:
@@ -118,7 +144,8 @@ def _proxy() -> Trouble:
     )
 
 
-def _connection(error: Exception, server: str) -> Trouble:
+def _connection(error: Exception, peer: Peer) -> Trouble:
+    server = peer.name
     causes = list(_causes(error))
     if any(isinstance(e, requests.exceptions.SSLError) for e in causes):
         return Trouble(
@@ -132,7 +159,7 @@ def _connection(error: Exception, server: str) -> Trouble:
         return _proxy()
     if any(isinstance(e, ConnectionRefusedError) for e in causes):
         return Trouble(
-            f"{server} refuses the connection.", f"Try again. {_other_ways(server)}", tries=3
+            f"{server} refuses the connection.", f"Try again. {peer.other_ways}", tries=3
         )
     if any("NameResolution" in type(e).__name__ for e in causes):
         return Trouble(
@@ -164,9 +191,11 @@ def retry_after(value: str | None) -> float | None:
     """Seconds from a Retry-After header, which holds a number or a date; None without either."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+        # isdigit alone is true of a raised 2 too, which is no number to float.
+        if value.strip().isascii() and value.strip().isdigit():
+            return min(float(value), _MONTH)
+        wait = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
         return None
+    return min(max(0.0, wait), _MONTH)

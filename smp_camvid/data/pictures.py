@@ -5,6 +5,7 @@ Pillow decodes, because it notices truncated files; OpenCV returns the part it c
 
 from __future__ import annotations
 
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -64,6 +65,9 @@ def holds_indices(path: str | Path, are_classes: Callable[[Picture], bool]) -> b
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file with its header read; whatever goes wrong until it is closed is a DataError."""
     try:
+        kind = path.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # reading a pipe would wait for ever
+            raise DataError("this is a pipe or a device, not a picture file.", "Remove it.")
         with _opening, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path)

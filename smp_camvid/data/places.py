@@ -33,11 +33,14 @@ def find_data(path: str | Path | None = None) -> Path:
         listed = ", ".join(f"./{p}" if not p.is_absolute() else str(p) for p in places)
         raise DataError(f"There is no dataset in {listed}.", f"Get it: {GET_DATA}")
     path = Path(path).expanduser()
-    if path.is_file():
-        hint = f"Unpack an archive with: smp-camvid download --archive {path}"
-        raise DataError(f"{path} is a file; a dataset is a folder.", hint)
-    if not path.is_dir():
-        raise DataError(f"There is no dataset folder {path}.", f"Get it: {GET_DATA}")
+    try:
+        if path.is_file():
+            hint = f"Unpack an archive with: smp-camvid download --archive {path}"
+            raise DataError(f"{path} is a file; a dataset is a folder.", hint)
+        if not path.is_dir():
+            raise DataError(f"There is no dataset folder {path}.", f"Get it: {GET_DATA}")
+    except OSError as error:  # a folder on the way that may not be entered, a name too long
+        raise DataError(f"{path} cannot be opened: {error.strerror or error}.") from error
     return path
 
 

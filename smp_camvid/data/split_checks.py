@@ -9,6 +9,7 @@ from smp_camvid.data.camvid import standard_stems
 from smp_camvid.data.inspection import Finding
 from smp_camvid.data.layouts import SPLITS, Folder, Frame, count, first_few, pair_folder
 from smp_camvid.data.near_duplicates import neighbours
+from smp_camvid.errors import DataError
 
 # What the folders of the two public copies hold; `standard_stems` has the standard split.
 FOLDER_COUNTS: Mapping[str, Mapping[str, int]] = {
@@ -21,7 +22,13 @@ Splits = dict[str, list[Frame]]
 
 def paired(folders: Sequence[Folder], findings: list[Finding]) -> Iterator[tuple[Folder, Frame]]:
     for folder in folders:
-        pairing = pair_folder(folder)
+        try:
+            pairing = pair_folder(folder)
+        except DataError as error:
+            findings.append(
+                Finding("error", "unreadable", error.message, (folder.images,), error.hint)
+            )
+            continue
         for path in pairing.orphans:
             message = f"{path} has no frame in {folder.images}."
             findings.append(Finding("error", "pair", message, (path,), _PAIRS))
@@ -73,8 +80,12 @@ def _moved(folder: str, split: str, frames: Sequence[Frame]) -> Finding:
 
 
 def by_folder(
-    root: Path, listed: Sequence[tuple[str | None, Frame]], findings: list[Finding]
+    root: Path,
+    listed: Sequence[tuple[str | None, Frame]],
+    findings: list[Finding],
+    family: str = "dataset",
 ) -> Splits:
+    """Frames by their folder, which for the family "camvid" may not be the standard split."""
     splits: Splits = {name: [] for name in SPLITS}
     for folder, frame in listed:
         splits[folder or "train"].append(frame)
@@ -82,7 +93,23 @@ def by_folder(
         message = f"{root} does not say which frames to learn from by its folders."
         hint = "Sort images/ and labels/ into train/ and val/; keep frames of one drive together."
         findings.append(Finding("error", "folders", message, (root,), hint))
+    elif family == "camvid":
+        findings += _not_standard(splits)
     return splits
+
+
+def _not_standard(splits: Splits) -> Iterator[Finding]:
+    split_of = {stem: name for name in SPLITS for stem in standard_stems(name)}
+    other = [f for name, frames in splits.items() for f in frames if split_of.get(f.stem) != name]
+    if not other:
+        return
+    message = (
+        f"The folders are not CamVid's standard split: {count(len(other), 'frame')} "
+        f"{'lies' if len(other) == 1 else 'lie'} elsewhere "
+        f"({first_few(frame.image.name for frame in other)})."
+    )
+    hint = "Scores on it are higher and are marked +folders; --split-source standard is the other."
+    yield Finding("warning", "folders", message, tuple(frame.image for frame in other), hint)
 
 
 def labels_missing(splits: Splits) -> Iterator[Finding]:
@@ -98,7 +125,7 @@ def labels_missing(splits: Splits) -> Iterator[Finding]:
 
 
 def counts(
-    splits: Splits, names: Sequence[str], family: str, layout: str, standard: bool
+    root: Path, splits: Splits, names: Sequence[str], family: str, layout: str, standard: bool
 ) -> Iterator[Finding]:
     for name in names:
         have = splits.get(name, [])
@@ -110,15 +137,17 @@ def counts(
                     f"{name} holds {len(standard_stems(name)) - len(missing)} of its "
                     f"{len(standard_stems(name))} frames (missing: {first_few(missing)})."
                 )
-                yield Finding("warning", "count", message)
+                names_alone = tuple(Path(f"{stem}.png") for stem in missing)
+                yield Finding("warning", "count", message, names_alone)
             continue
         known = FOLDER_COUNTS.get(layout, {}).get(name) if family == "camvid" else None
         if known is not None and known != len(have):
             message = f"The folder {name} holds {len(have)} frames; the public copy has {known}."
-            yield Finding("warning", "count", message)
+            yield Finding("warning", "count", message, (root / name,))
         elif not have and name != "test":
             use = "learn from" if name == "train" else "validate on"
-            yield Finding("warning", "count", f"{name} holds no frames: nothing to {use}.")
+            message = f"{name} holds no frames: nothing to {use}."
+            yield Finding("warning", "count", message, (root,))
 
 
 def in_time(splits: Splits) -> Iterator[Finding]:
@@ -149,4 +178,4 @@ def shared_drives(splits: Splits) -> Iterator[Finding]:
             f"{some} {len(frames)} frames of {name} are from drives that train "
             f"has too ({drives}): scores there say little about a road never seen."
         )
-        yield Finding("note", "drives", message)
+        yield Finding("note", "drives", message, tuple(frame.image for frame in shared))

@@ -25,6 +25,11 @@ class BusyError(DataError):
     """Another process is making the same dataset."""
 
 
+def staging_folder(target: Path) -> Path:
+    """Beside the target, so that a rename is enough to put the dataset in its place."""
+    return target.parent / f".{target.name}.download"
+
+
 @contextlib.contextmanager
 def staging(target: Path, shown: Path) -> Iterator[Path]:
     """Holds the staging folder of `target` and yields its folder; at the end only an archive stays.
@@ -33,7 +38,7 @@ def staging(target: Path, shown: Path) -> Iterator[Path]:
 
     Raises BusyError when another process holds it, DataError when it cannot be made.
     """
-    folder = target.parent / f".{target.name}.download"
+    folder = staging_folder(target)
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
         handle = _hold(folder, shown)

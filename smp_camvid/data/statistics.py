@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from smp_camvid.data.camvid import CamVid
 from smp_camvid.data.classes import VOID, ClassTable
-from smp_camvid.data.inspection import OnProgress, threaded
 from smp_camvid.data.layouts import Frame
 from smp_camvid.data.pictures import read_image
+from smp_camvid.data.threads import OnProgress, threaded
 
 Counts = npt.NDArray[np.int64]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import cv2
 import numpy as np
 
 from smp_camvid.data.classes import CAMVID32
+from smp_camvid.data.room import check_room
 from smp_camvid.data.scene import Camera, Picture, Street, draw
 from smp_camvid.data.street import lay_out
 from smp_camvid.errors import DataError
@@ -167,7 +167,5 @@ class SyntheticSource:
 
     def fetch(self, target: Path, on_progress: OnProgress | None = None) -> Path:
         """Draws the default dataset into `target`."""
-        free = shutil.disk_usage(next(p for p in target.absolute().parents if p.exists())).free
-        if free < 200e6:
-            raise DataError(f"{target} needs 200 MB, {free / 1e6:.0f} MB are free.")
+        check_room(target, 200_000_000, "its frames")
         return generate(target, on_progress=on_progress)

@@ -18,15 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from smp_camvid.data.classes import VOID
+from smp_camvid.data.crops import Augmented, Crop, Picture, Rarity, Weights, cut
 from smp_camvid.errors import UsageError, did_you_mean
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
 import albumentations as A
 
-Picture = npt.NDArray[np.uint8]
-Weights = npt.NDArray[np.float32]
 Step: TypeAlias = Mapping[str, Any]
-Sample: TypeAlias = tuple[Picture, Picture, Weights | None]
 
 # Resizing takes INTER_NEAREST_EXACT, which does not shift; warps know only INTER_NEAREST,
 # which there has no shift to begin with.
@@ -88,19 +86,21 @@ def _bicubic(length: int, points: int) -> npt.NDArray[np.float64]:
 
 
 class Augmentation:
-    """Steps in order, then padding to at least `size` and a random crop of exactly `size`.
+    """Steps in order, then padding and a random crop (`crops.cut`), of `size` unless told else.
 
-    Padding is black in the frame and void in the label.
+    `rarity` is that of the labels' classes, for crops that are to lie on a rare one.
     """
 
-    def __init__(self, steps: Sequence[Step], size: tuple[int, int]) -> None:
+    def __init__(
+        self, steps: Sequence[Step], size: tuple[int, int], rarity: Rarity | None = None
+    ) -> None:
         self.steps = [dict(step) for step in steps]
-        self.size = size
+        self.size, self.rarity = size, rarity
         self._compose = _compose(self.steps)
 
     def __getstate__(self) -> dict[str, Any]:
         """What it is made from: not every albumentations class can be pickled."""
-        return {"steps": self.steps, "size": self.size}
+        return {"steps": self.steps, "size": self.size, "rarity": self.rarity}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -111,8 +111,9 @@ class Augmentation:
         label: Picture,
         seed: tuple[int, int, int],
         weight: Weights | None = None,
-    ) -> Sample:
-        """uint8 `[h, w, 3]`, uint8 `[h, w]`, float32 `[h, w]` or None -> the same at `size`.
+        crop: Crop | None = None,
+    ) -> Augmented:
+        """uint8 `[h, w, 3]`, uint8 `[h, w]`, float32 `[h, w]` or None -> the same, cropped.
 
         `seed` is (run seed, epoch, index).  Weights are 0 wherever the label is void.
         """
@@ -122,7 +123,7 @@ class Augmentation:
             # same first draw: steps of equal p would always fire together.
             self._compose.set_random_state(rng, random.Random(int(rng.integers(1 << 62))))
             image, label, weight = _apply(self._compose, image, label, weight)
-        return _crop(image, label, weight, self.size, rng)
+        return cut(image, label, weight, crop or Crop(self.size), rng, self.rarity)
 
     def check(self, image: Picture, label: Picture) -> None:
         """Applies every step once to a frame of the dataset, so that what cannot work stops here.
@@ -143,14 +144,16 @@ class Augmentation:
                 raise _cannot(number, step, what)
 
 
-def build_augmentation(steps: Sequence[Step], size: tuple[int, int]) -> Augmentation:
+def build_augmentation(
+    steps: Sequence[Step], size: tuple[int, int], rarity: Rarity | None = None
+) -> Augmentation:
     """Builds a recipe's steps: `{"name": "HorizontalFlip", "p": 0.5}`, in order.
 
     `name` is an albumentations class or ElasticDeformation; OneOf, SomeOf and Sequential take a
     list of steps as `transforms`.  Labels are sampled by nearest neighbour and filled with void.
     Raises UsageError for an unknown name or argument.
     """
-    return Augmentation(steps, size)
+    return Augmentation(steps, size, rarity)
 
 
 def _compose(steps: Sequence[Step]) -> Any:
@@ -158,32 +161,10 @@ def _compose(steps: Sequence[Step]) -> Any:
     return A.Compose(transforms, additional_targets={"weight": "mask"})
 
 
-def _apply(compose: Any, image: Picture, label: Picture, weight: Weights | None) -> Sample:
+def _apply(compose: Any, image: Picture, label: Picture, weight: Weights | None) -> Augmented:
     weights = {} if weight is None else {"weight": weight}
     found = compose(image=image, mask=label, **weights)
     return found["image"], found["mask"], found.get("weight")
-
-
-def _crop(
-    image: Picture,
-    label: Picture,
-    weight: Weights | None,
-    size: tuple[int, int],
-    rng: np.random.Generator,
-) -> Sample:
-    height, width = label.shape
-    below, right = max(0, size[0] - height), max(0, size[1] - width)
-    top, left = int(rng.integers(below + 1)), int(rng.integers(right + 1))
-    pad = ((top, below - top), (left, right - left))
-    y = int(rng.integers(height + below - size[0] + 1))
-    x = int(rng.integers(width + right - size[1] + 1))
-    window = (slice(y, y + size[0]), slice(x, x + size[1]))
-    # np.pad copies even where it adds nothing: the cache's arrays are read-only.
-    image = np.pad(image, (*pad, (0, 0)))[window]
-    label = np.pad(label, pad, constant_values=VOID)[window]
-    if weight is not None:
-        weight = np.where(label == VOID, np.float32(0), np.pad(weight, pad)[window])
-    return image, label, weight
 
 
 # --- building one step -----------------------------------------------------------------------

@@ -86,7 +86,7 @@ def _below_root(message: str, check: Check) -> str:
 
 def suggested_weights(statistics: Statistics) -> dict[str, list[float]]:
     """Class weights as the recipes know them, from train where there is one."""
-    from smp_camvid.training.losses import class_weights, frequencies_of
+    from smp_camvid.training.class_weights import class_weights, frequencies_of
 
     split = "train" if "train" in statistics.splits else statistics.splits[0]
     frequencies = frequencies_of(statistics.counts(split))
@@ -129,8 +129,13 @@ def _round(value: float) -> float:
     return round(value, 5)
 
 
-def statistics_view(statistics: Statistics, weights: Weights) -> RenderableType:
-    """Sizes and colour statistics, then the classes by split with their weights, and by drive."""
+def statistics_view(
+    statistics: Statistics, weights: Weights, swatches: bool = True
+) -> RenderableType:
+    """Sizes and colour statistics, then the classes by split with their weights, and by drive.
+
+    `swatches`: a block of its colour before each class, where the console has blocks and colours.
+    """
     sizes = [f"{frames} of {w}x{h}" for (h, w), frames in statistics.sizes()]
     head = [
         ("dataset", str(statistics.root)),
@@ -150,8 +155,9 @@ def statistics_view(statistics: Statistics, weights: Weights) -> RenderableType:
         "in a recipe; median is the median frequency."
     )
     return Group(
-        _pairs(head), Text(""), _shares_table(statistics, by_split, weights), Text(""),
-        _shares_table(statistics, by_drive, {}), *_left_out(statistics), Text(""),
+        _pairs(head), Text(""),
+        _shares_table(statistics, by_split, weights, swatches), Text(""),
+        _shares_table(statistics, by_drive, {}, swatches), *_left_out(statistics), Text(""),
         Text(explained, "dim"),
     )  # fmt: skip
 
@@ -167,7 +173,10 @@ def _colors(values: Iterable[float]) -> str:
 
 
 def _shares_table(
-    statistics: Statistics, columns: Mapping[str, list[FrameStatistics]], weights: Weights
+    statistics: Statistics,
+    columns: Mapping[str, list[FrameStatistics]],
+    weights: Weights,
+    swatches: bool,
 ) -> Table:
     classes = statistics.table
     table = _table("class", *(shortened(name, 9) for name in columns), *weights)
@@ -175,7 +184,8 @@ def _shares_table(
     for index, name in enumerate(classes.names):
         if index == classes.void_index:
             continue
-        swatch = Text("██ ", "rgb({},{},{})".format(*classes.colors[index]))
+        block = "██ " if swatches else ""
+        swatch = Text(block, "rgb({},{},{})".format(*classes.colors[index]))
         cells = [_percent(values[index]) for values in shares.values()]
         weighed = [number(values[index] or None, 2) for values in weights.values()]
         table.add_row(swatch.append(shortened(name, _NAME_WIDTH), "default"), *cells, *weighed)

@@ -12,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from smp_camvid import __version__
+from smp_camvid.data.kaggle_credentials import look
 from smp_camvid.data.layouts import count
+from smp_camvid.inference.memory import memory_facts
 from smp_camvid.report import installation, machine
 
 _LITTLE_DISK = 5 * 10**9  # CamVid, its cache and a long run's weights
@@ -42,6 +44,7 @@ def examine() -> Diagnosis:
         problems.append(
             f"torch does not work: {type(error).__name__}: {reason[0] if reason else 'no reason'}"
         )
+    sight = look()
     facts = {
         "smp_camvid": __version__,
         "python": platform.python_version(),
@@ -50,10 +53,11 @@ def examine() -> Diagnosis:
         "albumentations": installation.augmenters(),
         "imagenet_weights": installation.imagenet_weights(),
         "cpu": machine.cpu_facts(),
-        "memory": machine.memory_facts(),
+        "memory": memory_facts(),
         "device": device,
         "folders": installation.folders(),
-        "kaggle_credentials": installation.kaggle_credentials(),
+        "kaggle_credentials": sight.first,
+        "kaggle_credential_faults": list(sight.faults),
         "broken_plugins": installation.broken_plugins(),
     }
     return Diagnosis(facts, (*problems, *_problems(facts)), tuple(_notes(facts)))
@@ -78,7 +82,9 @@ def _notes(facts: Mapping[str, Any]) -> Iterator[str]:
     if not folders["data"]["exists"]:
         yield "no dataset yet: smp-camvid download, or --data synthetic"
         if facts["kaggle_credentials"] is None:
-            yield "no Kaggle credentials; smp-camvid download --source segnet needs none"
+            faults = facts["kaggle_credential_faults"]
+            why = f" that can be used ({'; '.join(faults)})" if faults else ""
+            yield f"no Kaggle credentials{why}; smp-camvid download --source segnet needs none"
     if device and not device["cuda"] and not device["mps"]:
         yield "no GPU: start with --recipe quick or unet-lite0; vanilla takes hours"
     for entry in facts["albumentations"]:
@@ -157,8 +163,9 @@ def _folder_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, folder in facts["folders"].items():
         there = _bytes(folder["size_bytes"]) if folder["exists"] else "not there"
         yield name, f"{folder['path']}\n{there}, {_bytes(folder['free_bytes'])} of disk free"
-    where = facts["kaggle_credentials"]
-    yield "Kaggle sign-in", f"found in {where}, not tried" if where else "no credentials found"
+    where, faults = facts["kaggle_credentials"], facts["kaggle_credential_faults"]
+    none = f"none that can be used: {'; '.join(faults)}" if faults else "no credentials found"
+    yield "Kaggle sign-in", f"found in {where}, not tried" if where else none
 
 
 def _bytes(number: int | None) -> str:

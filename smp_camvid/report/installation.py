@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
-from smp_camvid import registry
+from smp_camvid import registry, runs
 from smp_camvid.data.places import cache_home, find_data
+from smp_camvid.data.sources import default_target
 from smp_camvid.errors import DataError
 
 NEEDED = (
@@ -68,15 +66,8 @@ def imagenet_weights() -> dict[str, str | None]:
 
 def broken_plugins() -> dict[str, str]:
     """Plugins that do not load, with the reason."""
-    groups = (registry.MODELS, registry.SOURCES)
+    groups = (registry.MODELS, registry.SOURCES, registry.LOGGERS)
     return {name: why for group in groups for name, why in registry.broken_plugins(group).items()}
-
-
-def kaggle_credentials() -> str | None:
-    """The name of the variable or file a download would sign in with; never what is in it."""
-    from smp_camvid.data.kaggle_source import credentials_in_sight
-
-    return credentials_in_sight()
 
 
 def data_folder() -> Path | None:
@@ -88,10 +79,12 @@ def data_folder() -> Path | None:
 
 
 def folders() -> dict[str, dict[str, Any]]:
-    """Where data, caches and runs are: path, size, free bytes of the disk, and whether it opens."""
-    data = data_folder()
+    """Where data, caches and runs are: path, size, free bytes of the disk, and whether it opens.
+
+    Without a dataset `data` is where download would put one.
+    """
     places = {
-        "data": data or Path(platformdirs.user_data_dir("smp-camvid")) / "camvid",
+        "data": data_folder() or default_target("kaggle"),
         "cache": cache_home(),
         "runs": Path("runs"),
     }
@@ -99,14 +92,12 @@ def folders() -> dict[str, dict[str, Any]]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    existing = path.absolute()
-    while not existing.exists():
-        existing = existing.parent
+    existing = runs.existing_parent(path)
     return {
         "path": str(path.absolute()),
         "exists": path.is_dir(),
         "size_bytes": _size(path),
-        "free_bytes": shutil.disk_usage(existing).free,
+        "free_bytes": runs.free_bytes(path),
         "writable": os.access(existing, os.W_OK | os.X_OK),
     }
 

@@ -8,53 +8,20 @@ import platform
 from pathlib import Path
 from typing import Any
 
-_MEMINFO = Path("/proc/meminfo")
+from smp_camvid.inference.memory import lines_of
+
 _CPUINFO = Path("/proc/cpuinfo")
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def cpu_facts() -> dict[str, Any]:
     """Name of the processor, and how many cores this process may use."""
     name = next(
-        (line.partition(":")[2].strip() for line in _lines(_CPUINFO) if "model name" in line),
+        (line.partition(":")[2].strip() for line in lines_of(_CPUINFO) if "model name" in line),
         platform.processor() or platform.machine(),
     )
     mine = getattr(os, "sched_getaffinity", None)
     cores = len(mine(0)) if mine else os.cpu_count()
     return {"name": name, "cores": cores}
-
-
-def memory_facts() -> dict[str, int | None]:
-    """Bytes of memory in all and free to use; None where the system does not say.
-
-    A container's limit counts when it is below what the machine has.
-    """
-    kilobytes = {}
-    for line in _lines(_MEMINFO):
-        key, _, value = line.partition(":")
-        if value.endswith("kB"):
-            kilobytes[key] = int(value.split()[0])
-    total = kilobytes["MemTotal"] * 1024 if "MemTotal" in kilobytes else _pages()
-    free = kilobytes["MemAvailable"] * 1024 if "MemAvailable" in kilobytes else None
-    limit = next(iter(_lines(_CONTAINER_LIMIT)), "")
-    if limit.isdigit() and total is not None and int(limit) < total:
-        total = int(limit)
-        free = None if free is None else min(free, total)
-    return {"total_bytes": total, "available_bytes": free}
-
-
-def _pages() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
-        return None
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 def device_facts() -> dict[str, Any]:

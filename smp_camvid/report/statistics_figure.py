@@ -22,7 +22,8 @@ _LEAST = 1e-4  # one pixel in ten thousand: what is rarer sits at the left edge
 
 
 def statistics_figure(statistics: Statistics) -> Figure:
-    """Left the share of each class in each split, on a logarithmic axis, the most common on top.
+    """Left the share of each class in each split, on a logarithmic axis, the most common on top;
+    a split without a class has no mark there, and a class that is nowhere says so.
 
     Right the same by drive, in per cent of the drive's own pixels; the eight longest drives.
     """
@@ -49,8 +50,14 @@ def _by_split(axes: Axes, statistics: Statistics, order: list[int]) -> None:
     shares = np.array([statistics.shares(statistics.of(split=s)) for s in statistics.splits])
     counted = shares[:, order]
     least = max(_LEAST, 10 ** np.floor(np.log10(counted[counted > 0].min(initial=0.1))))
-    visible = counted.clip(least)
-    axes.hlines(rows, visible.min(0), visible.max(0), color=GRID, linewidth=4, zorder=1)
+    visible = np.where(counted > 0, counted.clip(least), np.nan)
+    there = (counted > 0).any(0)
+    axes.hlines(
+        rows[there], np.nanmin(visible[:, there], 0), np.nanmax(visible[:, there], 0),
+        color=GRID, linewidth=4, zorder=1,
+    )  # fmt: skip
+    for row in rows[~there]:
+        axes.text(least * 1.1, row, "none", va="center", fontsize=9, color=SOFT)
     for split, values in zip(statistics.splits, visible, strict=True):
         color, marker = _MARKS[split]
         number = len(statistics.of(split=split))
@@ -60,7 +67,10 @@ def _by_split(axes: Axes, statistics: Statistics, order: list[int]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(least * 0.8, 1)
     ticks = [tick for tick in (0.0001, 0.001, 0.01, 0.1, 1) if tick >= least * 0.99]
-    axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    names = [f"{100 * tick:g} %" for tick in ticks]
+    if (counted[counted > 0] < least).any():  # they sit on the first tick
+        names[0] = f"\N{LESS-THAN OR EQUAL TO} {names[0]}"
+    axes.set_xticks(ticks, names)
     axes.minorticks_off()
     axes.set_yticks(rows, [shortened(statistics.table.names[i], 20) for i in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
