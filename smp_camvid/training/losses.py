@@ -1,112 +1,69 @@
-"""Pixel-wise cross-entropy with void left out, and the class weights that go with it."""
+"""What is minimised: a weighted sum of terms, in which void pixels do not exist."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smp_camvid.data.classes import VOID
+from smp_camvid.training.loss_terms import CrossEntropyTerm, Term
 
 
-class CrossEntropy(nn.Module):
-    """Returns sum and count apart, so that batches of unequal void can be averaged rightly.
+class Loss(nn.Module):
+    """Sum over terms of weight * sum / count; sums and counts are handed out apart.
 
-    `sum / count` over one batch is `F.cross_entropy(..., ignore_index=255)`; over several
-    batches, add both up first.
+    Batches of one optimizer step, or of several processes, add up their sums and their counts
+    before `total`, so that unequal numbers of void pixels are averaged rightly: 2 x 4 frames are
+    8 frames.  `terms` and `weights` have the same names.
     """
 
-    class_weights: Tensor | None
+    weights: Tensor  # [T]
 
-    def __init__(self, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> None:
+    def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, float]) -> None:
         super().__init__()
-        self.register_buffer("class_weights", class_weights)
-        self.label_smoothing = label_smoothing
+        self.terms = nn.ModuleDict(dict(terms))
+        self.register_buffer("weights", torch.tensor([float(weights[name]) for name in terms]))
 
     def forward(
         self, logits: Tensor, target: Tensor, weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Logits `[B, C, H, W]`, target int64 `[B, H, W]`, pixel weight `[B, H, W]` or None.
 
-        Returns float32 scalars: the sum of the weighted losses and the sum of the weights of
-        the counted pixels (their number without weights).  The two kinds of weight multiply.
-        Void pixels add to neither, whatever their weight.
+        Returns the terms' sums and counts, `[T]` each.  The sums are float32 for logits of any
+        lower precision and differentiable.  What is under void, logits or weight, changes
+        neither value nor gradient, be it NaN.
         """
-        # Not reduced by torch: its summed form has no deterministic kernel on CUDA.
-        losses = F.cross_entropy(
-            logits.float(),
-            target,
-            weight=self.class_weights,
-            ignore_index=VOID,
-            reduction="none",
-            label_smoothing=self.label_smoothing,
-        )
-        if weight is not None:
-            losses = losses * weight.where(target != VOID, 0)
-        return losses.sum(), self.count(target, weight)
+        log_probs = _lifted(logits, target).log_softmax(1)
+        sums = [term(log_probs, target, weight) for term in self.terms.values()]
+        return torch.stack(sums), self.count(target, weight)
 
     def count(self, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """What the sum is divided by; it needs no logits, so it is known beforehand."""
-        counted = target != VOID
-        weights = counted.float()
-        if self.class_weights is not None:
-            weights = weights * self.class_weights[target.where(counted, 0)]
-        if weight is not None:
-            weights = weights * weight.where(counted, 0)
-        return weights.sum()
+        """What the sums are divided by, `[T]`; it needs no logits, so it is known beforehand."""
+        return torch.stack([term.count(target, weight) for term in self._terms()])
+
+    def total(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """The value: a scalar; 0 where nothing at all was counted."""
+        return (self.weights * sums / counts.clamp(min=1e-12)).sum()
+
+    def _terms(self) -> list[Term]:
+        return [term for term in self.terms.values() if isinstance(term, Term)]
 
 
-@dataclass(frozen=True)
-class Frequencies:
-    """How common each class is among the pixels that are not void."""
+class CrossEntropy(Loss):
+    """Pixel-wise cross-entropy alone: `F.cross_entropy(..., ignore_index=255)` of torch.
 
-    share: tuple[float, ...]
-    """Share of all pixels."""
-    share_where_present: tuple[float, ...]
-    """Share of the pixels of those frames the class is in; 0 where it is in none."""
-
-
-def count_frequencies(labels: Iterable[npt.NDArray[np.uint8]], classes: int) -> Frequencies:
-    """Frequencies over label maps `[H, W]`, void 255."""
-    counts = [np.bincount(label.ravel(), minlength=256)[:classes] for label in labels]
-    return frequencies_of(np.array(counts))
-
-
-def frequencies_of(counts: npt.NDArray[np.int64]) -> Frequencies:
-    """Frequencies from the pixels of each class in each frame, `[frames, classes]`."""
-    pixels = counts.sum(1, keepdims=True)
-    where_present = (pixels * (counts > 0)).sum(0)
-    return Frequencies(
-        _shares(counts.sum(0), np.full(counts.shape[1], pixels.sum())),
-        _shares(counts.sum(0), where_present),
-    )
-
-
-def _shares(counts: npt.NDArray[np.int64], of: npt.NDArray[np.int64]) -> tuple[float, ...]:
-    return tuple(float(n / total) if total else 0.0 for n, total in zip(counts, of, strict=True))
-
-
-def class_weights(
-    kind: Literal["none", "log", "median"], frequencies: Frequencies, c: float = 1.1
-) -> Tensor | None:
-    """Weights `[C]` for CrossEntropy, float32; None for "none".
-
-    "log": 1 / ln(c + p), p the share of all pixels (ENet, Paszke et al. 2016).
-    "median": median(f) / f, f the share where present (Eigen and Fergus 2015, SegNet).
-    A class without a single pixel weighs 0: it is never a target.
+    `class_weights` is `[C]` or None.
     """
-    if kind == "none":
-        return None
-    if kind == "log":
-        return torch.tensor([1 / math.log(c + p) if p else 0.0 for p in frequencies.share])
-    shares: Sequence[float] = frequencies.share_where_present
-    present = [f for f in shares if f]
-    median = float(np.median(present)) if present else 0.0  # without warning where all is void
-    return torch.tensor([median / f if f else 0.0 for f in shares])
+
+    def __init__(self, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> None:
+        term = CrossEntropyTerm(class_weights, label_smoothing)
+        super().__init__({"cross_entropy": term}, {"cross_entropy": 1.0})
+
+
+def _lifted(logits: Tensor, target: Tensor) -> Tensor:
+    """Logits in float32 at least, and 0 under void: no term can see what was there."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # Filled rather than multiplied: 0 times an infinite logit or gradient would be NaN.
+    return logits.masked_fill((target == VOID).unsqueeze(1), 0)

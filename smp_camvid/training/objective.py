@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from smp_camvid.data.border import BorderWeight
 from smp_camvid.errors import UsageError
 from smp_camvid.recipe import LossConfig
-from smp_camvid.training.losses import CrossEntropy, class_weights, count_frequencies
+from smp_camvid.training.class_weights import class_weights, count_frequencies
+from smp_camvid.training.loss_terms import (
+    CrossEntropyTerm,
+    DiceTerm,
+    FocalTerm,
+    LovaszTerm,
+    OhemTerm,
+    Term,
+)
+from smp_camvid.training.losses import Loss
+
+TERMS: dict[str, Callable[[LossConfig, Tensor | None], Term]] = {
+    "cross_entropy": lambda config, weights: CrossEntropyTerm(weights, config.label_smoothing),
+    "focal": lambda config, weights: FocalTerm(weights, config.focal_gamma),
+    "dice": lambda config, weights: DiceTerm(),
+    "lovasz": lambda config, weights: LovaszTerm(),
+    "ohem": lambda config, weights: OhemTerm(config.ohem_share),
+}
+"""The weights in LossConfig by the name of their field -> the term, given class weights `[C]`."""
 
 
-def build_loss(config: LossConfig, train_loader: Iterable[Any], classes: int) -> CrossEntropy:
-    """Cross-entropy as `config` says.  Raises UsageError when the frequencies cannot be known."""
+def build_loss(config: LossConfig, train_loader: Iterable[Any], classes: int) -> Loss:
+    """The terms `config` gives a weight.  Raises UsageError when frequencies cannot be known."""
+    counted = _class_weights_of_loader(config, train_loader, classes)
+    weights = {name: getattr(config, name) for name in TERMS if getattr(config, name)}
+    return Loss({name: TERMS[name](config, counted) for name in weights}, weights)
+
+
+def _class_weights_of_loader(
+    config: LossConfig, train_loader: Iterable[Any], classes: int
+) -> Tensor | None:
     if config.class_weights == "none" or config.border_w0:
         # With border weights the class weights are part of the map (paper, equation 2).
-        return CrossEntropy(None, config.label_smoothing)
+        return None
     cache = getattr(getattr(train_loader, "dataset", None), "cache", None)
     if cache is None:
         raise UsageError(
             f"Class weights {config.class_weights!r} are counted on the labels of our loaders.",
             "Use smp_camvid.loaders, or pass loss=CrossEntropy(weights).",
         )
-    return CrossEntropy(counted_weights(config, cache.labels, classes), config.label_smoothing)
+    return counted_weights(config, cache.labels, classes)
 
 
 def build_border_weight(
@@ -43,4 +70,5 @@ def counted_weights(config: LossConfig, labels: Iterable[Any], classes: int) -> 
     if config.class_weights == "none":
         return None
     frequencies = count_frequencies(labels, classes)
-    return class_weights(config.class_weights, frequencies, config.log_offset)
+    weights = class_weights(config.class_weights, frequencies, config.log_offset)
+    return None if weights is None else torch.from_numpy(weights)
