@@ -3,8 +3,9 @@
 Built-in names and their options stand in a table, so that recipes and `--help` need neither
 torch nor timm; a test holds the table against the constructors of the installed
 segmentation-models-pytorch.  Third parties add to it through the entry-point groups
-`smp_camvid.models` (a class or function `(in_channels, classes, **options) -> torch module`)
-and `smp_camvid.sources`.  A broken plugin is named when asked for and never stops the others.
+`smp_camvid.models` (a class or function `(in_channels, classes, **options) -> torch module`),
+`smp_camvid.sources` and `smp_camvid.loggers` (`training.listening.OpenLogger`).  A broken plugin is
+named when asked for and never stops the others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from smp_camvid.errors import UsageError, did_you_mean
 
 MODELS = "smp_camvid.models"
 SOURCES = "smp_camvid.sources"
+LOGGERS = "smp_camvid.loggers"
 
 # What this package itself puts into the groups: a checkout that was never installed has no
 # entry points, and a plugin cannot take these names.
@@ -34,6 +36,10 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "kaggle": "smp_camvid.data.kaggle_source:KaggleSource",
             "segnet": "smp_camvid.data.segnet_source:SegnetSource",
             "synthetic": "smp_camvid.data.synthetic:SyntheticSource",
+        },
+        LOGGERS: {
+            "tensorboard": "smp_camvid.report.tensorboard_log:TensorBoardLogger",
+            "wandb": "smp_camvid.report.wandb_log:WandbLogger",
         },
     }
 )
@@ -163,6 +169,30 @@ def load_entry(group: str, name: str) -> Any:
             f"The plugin {name!r} ({entry.value}) does not load: {type(error).__name__}: {error}.",
             "Reinstall or uninstall the package that brings it.",
         ) from error
+
+
+def check_loggers(names: Iterable[str]) -> None:
+    """Raises UsageError for a logger that is unknown, broken or not installed, with what to do.
+
+    The built-in ones are not imported for it: each needs the distribution of its own name, which
+    the extra of that name installs.
+    """
+    for name in names:
+        if name not in BUILT_IN[LOGGERS]:
+            load_entry(LOGGERS, name)
+        elif not _is_installed(name):
+            raise UsageError(
+                f"The logger {name} is not installed.", f"pip install 'smp-camvid[{name}]'"
+            )
+
+
+def _is_installed(distribution: str) -> bool:
+    """By its metadata: a folder ./wandb would pass for the module."""
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def broken_plugins(group: str) -> dict[str, str]:
