@@ -9,6 +9,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 export NO_ALBUMENTATIONS_UPDATE = 1
+# threads that wait sleep instead of spinning: tests run several trainings on few cores
+export OMP_WAIT_POLICY = passive
 
 .PHONY: install demo test lint quicktest help-pages clean
 

@@ -116,14 +116,13 @@ def pictures(dataset: CamVid) -> dict[str, bytes]:
     found = {"stats-picture": png_bytes(statistics_figure(statistics))}
     vanilla = recipe.resolve("vanilla").recipe
     picks = samples.evenly_spaced(dataset, splits, 8)
-    trained = samples.evenly_spaced(dataset, ["train"], 8)
-    for name, chosen, shown in (
-        ("show", picks, samples.as_they_are(dataset, picks)),
-        ("show-augment", trained, samples.as_trained(dataset, trained, vanilla)),
+    for name, shown in (
+        ("show", samples.as_they_are(dataset, picks)),
+        ("show-augment", samples.as_trained(dataset, picks, vanilla)),
     ):
         frames = [
             (f"{pick.frame.stem}  {pick.split}", image, label)
-            for pick, (image, label) in zip(chosen, shown, strict=True)
+            for pick, (image, label) in zip(picks, shown, strict=True)
         ]
         found[name] = png_bytes(contact_sheet(frames, dataset.table, name))
     return found

@@ -24,6 +24,8 @@ from smp_camvid.commands.recipes import (
 )
 from smp_camvid.commands.train import train
 from smp_camvid.errors import InterruptedRun, SmpCamvidError
+from smp_camvid.training import torchrun
+from smp_camvid.training.last_words import last_words
 
 
 class PlainErrors(TyperGroup):
@@ -37,15 +39,17 @@ class PlainErrors(TyperGroup):
             if debug:
                 raise
             fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            fail("Interrupted.", InterruptedRun.exit_code)
+        except KeyboardInterrupt as error:
+            fail("Interrupted.", InterruptedRun.exit_code, error)
         except BrokenPipeError:  # `smp-camvid recipes show | head`: nobody is reading any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except Exception as error:
             if debug or type(error).__module__.startswith("typer"):  # its exits and usage errors
+                if torchrun.local_rank() and hasattr(error, "exit_code"):  # one of them says it
+                    raise typer.Exit(error.exit_code) from None
                 raise
-            fail(f"{plain_reason(error)} (--debug before the command shows where.)", 1)
+            fail(f"{plain_reason(error)} (--debug before the command shows where.)", 1, error)
 
 
 def plain_reason(error: Exception) -> str:
@@ -56,9 +60,10 @@ def plain_reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
 
 
-def fail(message: str, code: int) -> None:
-    """Says why on stderr, without markup or colour, and exits."""
-    typer.echo(f"smp-camvid: {message}", err=True)
+def fail(message: str, code: int, error: BaseException | None = None) -> None:
+    """Says why on stderr, without markup or colour, and exits; of a group's processes, one."""
+    if words := last_words(message, error):
+        typer.echo(f"smp-camvid: {words}", err=True)
     raise typer.Exit(code)
 
 

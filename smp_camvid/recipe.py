@@ -14,13 +14,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from smp_camvid import registry
 from smp_camvid.errors import UsageError, did_you_mean
 
 _SPLITS = r"^(train|val|test)(\+(train|val|test))*$"
 Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+_Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Factor = Annotated[float, Field(gt=0, le=4)]
 
 
 class _Section(BaseModel):
@@ -63,12 +75,37 @@ class DataConfig(_Section):
     """Height and width frames are trained at; prediction keeps this height."""
     crop: Size | None = None
     """Height and width of the random training crop; absent means `size`."""
+    rare_crops: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a training crop is placed on a pixel of a rare class; 0 is off."""
+    multi_scale: tuple[_Factor, _Factor] | None = None
+    """Factors on `crop`, lowest and highest; each batch draws one (multiples of 32 pixels)."""
+    full_frame_epochs: Annotated[int, Field(ge=0)] = 0
+    """So many last epochs train on crops of `size`, without rare-class crops and multi-scale."""
     score_size: Size | Literal["auto", "native"] = "auto"
     """Label size scores are counted at; auto is 360x480 for CamVid, native for other datasets."""
     train_split: Annotated[str, Field(pattern=_SPLITS)] = "train"
     """Split to learn from; several are joined with a plus sign."""
     val_split: Annotated[str, Field(pattern=_SPLITS)] = "val"
     """Split to judge on after each epoch."""
+    hold_out: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
+    """Drive, such as 0001TP: learn from the rest of the train split, judge on it; empty is off."""
+
+    @field_validator("hold_out")
+    @classmethod
+    def _divides_train(cls, drive: str, info: ValidationInfo) -> str:
+        splits = (info.data.get("train_split"), info.data.get("val_split"))
+        if drive and splits != ("train", "val") and None not in splits:
+            raise PydanticCustomError(
+                "splits", "should be empty unless train_split is train and val_split is val"
+            )
+        return drive
+
+    @field_validator("multi_scale")
+    @classmethod
+    def _smaller_first(cls, factors: tuple[float, float] | None) -> tuple[float, float] | None:
+        if factors and factors[0] > factors[1]:
+            raise PydanticCustomError("range", "should be [lowest, highest]")
+        return factors
 
 
 class Step(_Section):
@@ -83,20 +120,52 @@ class Step(_Section):
 
 
 class LossConfig(_Section):
-    """What is minimised.  Void pixels never count."""
+    """What is minimised: a weighted sum of terms.  Void pixels never count."""
 
-    name: Literal["cross_entropy"] = "cross_entropy"
-    """Pixel-wise cross-entropy."""
+    cross_entropy: _Weight = 1.0
+    """Weight of pixel-wise cross-entropy; 0 is off, as for every term."""
+    focal: _Weight = 0.0
+    """Weight of the focal loss: cross-entropy times (1 - p)^focal_gamma."""
+    dice: _Weight = 0.0
+    """Weight of soft Dice, mean over the classes present in a frame."""
+    lovasz: _Weight = 0.0
+    """Weight of Lovasz-softmax (a frame's mean IoU), mean over the classes present in it."""
+    ohem: _Weight = 0.0
+    """Weight of the cross-entropy of a frame's hardest pixels."""
+    focal_gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    """How strongly the focal loss turns away from easy pixels; 0 is cross-entropy."""
+    ohem_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of a frame's counted pixels that are its hardest."""
     class_weights: Literal["none", "log", "median"] = "none"
-    """none, log: 1/ln(c + p) with p a class's share of pixels, median: median frequency."""
+    """none, log: 1/ln(c + p), p a class's share, median: its frequency (cross_entropy, focal)."""
     log_offset: Annotated[float, Field(gt=1)] = 1.1
     """c of the log weights; nearer to 1 means stronger weights."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target spread over all classes."""
+    """Share of the target spread over all classes (cross_entropy)."""
     border_w0: Annotated[float, Field(ge=0)] = 0.0
-    """Weight w0 of the border between neighbours (U-Net paper, eq. 2: 10); 0 is off."""
+    """Weight w0 of borders (U-Net paper, eq. 2: 10) in cross_entropy and focal; 0 is off."""
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
     """Width sigma of the border weights, pixels at the training size."""
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> LossConfig:
+        if not any((self.cross_entropy, self.focal, self.dice, self.lovasz, self.ohem)):
+            raise PydanticCustomError(
+                "section", "one of cross_entropy, focal, dice, lovasz and ohem must be above 0"
+            )
+        return self
+
+
+def _frames_or_auto(value: Any) -> Any:
+    # One message instead of one for each side of the union.
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise PydanticCustomError("frames", "should be auto or a whole number of at least 1")
+
+
+def _one_or_more(names: Any) -> Any:
+    """A single name stands for a list of one."""
+    return (names,) if isinstance(names, str) else names
 
 
 class TrainConfig(_Section):
@@ -104,10 +173,12 @@ class TrainConfig(_Section):
 
     epochs: Annotated[int, Field(ge=1)] = 50
     """Passes over the training frames."""
-    batch_size: Annotated[int, Field(ge=1)] = 4
-    """Frames per forward pass."""
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_frames_or_auto)] = 4
+    """Frames per batch, of all processes together; auto is what fits (see effective_batch)."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches per optimizer step; the loss is divided by all pixels they count."""
+    effective_batch: Annotated[int, Field(ge=0)] = 0
+    """Frames per step that batch_size auto keeps; 0: batch_size x accumulate as without auto."""
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-4
     """Peak learning rate."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -124,10 +195,28 @@ class TrainConfig(_Section):
     """Epochs without improvement before plateau halves the rate."""
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
     """Largest gradient norm; 0 is off."""
+    encoder_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Factor on the encoder's learning rate; the decoder's is always `lr`."""
+    freeze_encoder: Annotated[int, Field(ge=-1)] = 0
+    """First epochs in which the encoder's weights and statistics stay; 0 is off, -1 all epochs."""
+    freeze_norm: bool = False
+    """BatchNorm keeps the statistics it starts with, everywhere; its weights still learn."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the exponential moving average of the weights, 0.999 for example; 0 is off."""
+    deep_supervision: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight of the loss of the decoder's inner outputs (vanilla, unet, unetplusplus); 0 is off."""
+    activation_checkpointing: bool = False
+    """Compute inner activations again in backward: about half the memory, up to a third slower."""
+    sync_batchnorm: bool = False
+    """BatchNorm over the frames of all processes (CUDA); else each normalises by its own."""
+    stop_after: Annotated[int, Field(ge=0)] = 0
+    """Stop early after n epochs without a better `stop_metric` on val; 0 is off."""
+    stop_metric: str = "miou"
+    """What early stopping watches: miou, accuracy, loss, or a class's name for its IoU."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of initialisation, frame order and augmentation."""
     deterministic: bool = False
-    """Refuse operations that differ between runs on CUDA (slower)."""
+    """Kernels that repeat on CUDA too (slower); those that do not are named."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -144,14 +233,24 @@ class TrainConfig(_Section):
     """Folder the numbered run folders are made in."""
     save_every: Annotated[int, Field(ge=1)] = 10
     """Weights, plots and pictures every n epochs."""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """Checkpoint every n optimizer steps, also inside an epoch; 0 goes by the clock (a minute)."""
     keep: Annotated[int, Field(ge=0)] = 3
     """How many of the weights of every n epochs are kept, newest first; 0 keeps all."""
     save_plots: bool = True
     """Write curves and prediction pictures."""
     show_plots: bool = False
     """Also show them, in a notebook."""
+    loggers: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
+    """Where the run is logged too: tensorboard, wandb, a plugin; --logger may be repeated."""
     verbose: Annotated[int, Field(ge=0, le=3)] = 1
     """0 errors only; 1 architecture and progress; 2 and the optimizer; 3 and parameter sizes."""
+
+    @property
+    def frames_per_batch(self) -> int:
+        """`batch_size`, once it is a number (`training.batch_size` makes one of auto)."""
+        assert isinstance(self.batch_size, int), "resolve_batch_size comes first"
+        return self.batch_size
 
 
 class Recipe(_Section):
@@ -181,9 +280,14 @@ class Resolved:
     origins: Mapping[str, str]
 
 
+def flat_values(recipe: Recipe) -> dict[str, Any]:
+    """Every value under its dotted key, as JSON would hold it."""
+    return dict(_flatten(recipe.model_dump(mode="json")))
+
+
 def value_of(recipe: Recipe, key: str) -> Any:
     """The value of a dotted key, as JSON would hold it."""
-    return dict(_flatten(recipe.model_dump(mode="json")))[key]
+    return flat_values(recipe)[key]
 
 
 def field_help(key: str) -> str:
@@ -311,6 +415,7 @@ def resolve(
     for label, values in [*_layers(name), ("option", dict(overrides))]:
         layer = dict(values if label == "option" else _flatten(values))
         _drop_stale_options(flat, layer)
+        _keep_effective_batch(flat, layer)
         flat.update(layer)
         origins.update(dict.fromkeys(layer, label))
     recipe = check(_nest(flat), f"Recipe {name!r}", also)
@@ -328,6 +433,20 @@ def _drop_stale_options(flat: dict[str, Any], layer: Mapping[str, Any]) -> None:
         name = key.removeprefix("model.")
         if name not in ModelConfig.model_fields and name not in known:
             del flat[key]
+
+
+def _keep_effective_batch(flat: dict[str, Any], layer: dict[str, Any]) -> None:
+    """A layer that asks for `auto` learns from as many frames a step as it would without."""
+    asked = layer.get("train.batch_size")
+    if asked is None:
+        return
+    before = flat.get("train.batch_size", TrainConfig.model_fields["batch_size"].default)
+    accumulate = layer.get("train.accumulate", flat.get("train.accumulate", 1))
+    if asked != "auto":
+        flat.pop("train.effective_batch", None)  # it went with the auto of a layer below
+    elif type(before) is int and type(accumulate) is int:
+        kept = flat.get("train.effective_batch") or before * accumulate
+        layer.setdefault("train.effective_batch", kept)
 
 
 def check(
@@ -353,10 +472,12 @@ def check(
 def check_section(section: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """`section` with `changes`, validated like a recipe.  Raises UsageError with all problems."""
     try:
-        return TrainConfig.model_validate({**section.model_dump(), **changes})
+        checked = TrainConfig.model_validate({**section.model_dump(), **changes})
     except ValidationError as error:
         listed = "".join(f"\n  - {_explain(e, TrainConfig)}" for e in error.errors())
         raise UsageError(f"The Trainer's options have problems:{listed}") from None
+    registry.check_loggers(checked.loggers)
+    return checked
 
 
 # The data decides these two, the Trainer wraps the third.
@@ -407,6 +528,8 @@ def _explain(error: Any, root: type[BaseModel] = Recipe) -> str:
         meaning = _field_of(root, error["loc"]).description or ""
         return f"{key}: {error['input']!r} is none of these: {meaning}"
     message = error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] == "section":  # about several keys at once
+        return f"{key}: {message}."
     value = repr(error["input"])
     return f"{key}: {message}, not {value if len(value) < 60 else type(error['input']).__name__}."
 

@@ -25,10 +25,11 @@ CHECKPOINT_CHOICES = "last, best or epoch-N"
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, keep_as: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed onto it.
 
     Nobody ever sees a half-written file under its final name, and a failure leaves the old one.
+    `keep_as` is the name the old one gets when the new one is whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -39,6 +40,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
+        if keep_as is not None and path.is_file():
+            path.replace(keep_as)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -64,9 +67,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """One JSON document a line."""
+    """One JSON document a line, on the disk when this returns."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left unfinished: the temporary files of `atomic_path`."""
+    for path in folder.glob(".*"):
+        if path.is_file():
+            path.unlink()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -86,11 +98,22 @@ def truncate_lines(path: Path, count: int) -> None:
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def existing_parent(path: Path) -> Path:
+    """`path` if it is there, else the nearest folder above it that is."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def free_bytes(path: Path) -> int:
+    """Of the disk that `path` is on, or would be."""
+    return shutil.disk_usage(existing_parent(path)).free
+
+
 def check_disk(folder: Path, needed: int) -> None:
     """Raises RunError when the disk of `folder` has less than `needed` bytes free."""
-    while not folder.exists():
-        folder = folder.absolute().parent
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if free < needed:
         raise RunError(
             f"The run needs up to {needed / 1e9:.1f} GB for weights and checkpoints, "
@@ -101,9 +124,7 @@ def check_disk(folder: Path, needed: int) -> None:
 
 def check_writable(save_dir: Path) -> None:
     """Raises RunError when run folders cannot be made in `save_dir`; leaves nothing behind."""
-    existing = save_dir.absolute()
-    while not existing.exists():
-        existing = existing.parent
+    existing = existing_parent(save_dir)
     try:
         if not existing.is_dir():
             raise NotADirectoryError(f"{existing} is a file")
@@ -133,6 +154,12 @@ def create_run(save_dir: Path, name: str) -> Path:
             return run
         except FileExistsError:  # another process was faster
             following += 1
+
+
+def is_untrained(run: Path) -> bool:
+    """Whether a run was opened and ended before it wrote anything that training made."""
+    made = ("checkpoint.pt", "checkpoint-previous.pt", "metrics.jsonl", "weights")
+    return (run / "config.toml").is_file() and not any((run / name).exists() for name in made)
 
 
 def weights_of(run: Path, checkpoint: str = "") -> Path:

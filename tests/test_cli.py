@@ -133,7 +133,8 @@ def test_a_run_is_resumed_by_the_line_it_prints(segnet_data: Path) -> None:
     assert "Go on with: smp-camvid train --resume runs/vanilla-2" in cut.stderr
     assert "Traceback" not in cut.stderr
     refused_change = run("train", "--resume", "runs/vanilla-2", "--lr", "1")
-    assert refused_change.exit_code == 2 and "--lr would change it" in refused_change.stderr
+    assert refused_change.exit_code == 2 and refused_change.stdout == ""
+    assert "would change it: train.lr 0.0002 -> 1.0" in refused_change.stderr
     assert run("train", "--resume", "runs/vanilla-2", "--verbose", "0").exit_code == 0
     first, second = (Path(f"runs/vanilla-{n}/metrics.jsonl").read_text() for n in (1, 2))
     assert first == second
@@ -504,6 +505,12 @@ def test_augmentation_encoder_and_option_values_are_in_the_one_message() -> None
     refused(said, 2, "2 problems", "Attention foo", "train.epoch")
     said = run("train", *smp, "--set", "model.decoder_channels=[8, 4]")
     refused(said, 2, "2 problems", "`decoder_channels` for 2 blocks", "train.epoch")
+
+
+def test_scores_are_not_counted_on_enlarged_labels(a_run: Path, segnet_data: Path) -> None:
+    words = ["evaluate", a_run, "--data", segnet_data, "--json"]
+    refused(run(*words, "--size", "96x128"), 2, "pixels nobody labelled", "--size 48x64")
+    assert json.loads(run(*words, "--size", "24x32").stdout)["protocol"] == "camvid11@24x32"
 
 
 def test_an_encoder_that_computes_while_it_is_built_is_no_problem() -> None:

@@ -109,20 +109,22 @@ def test_the_commands_in_the_docs_exist() -> None:
 def test_the_file_tree_in_the_readme_is_real() -> None:
     tree = re.search(r"```\n(smp_camvid/.*?)```", readme(), re.DOTALL)
     assert tree
-    named = set()
-    for line in tree[1].splitlines():
-        path = (
-            line.split("  ")[0].strip() if not line.startswith(" ") else line.strip().split("  ")[0]
-        )
-        named.update(path.split())
-    missing = [
-        name
-        for name in named
-        if not any((base / name).exists() for base in (ROOT, PACKAGE, *PACKAGE.iterdir()))
-    ]
-    assert not missing
-    folders = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
-    assert folders <= {name.rstrip("/") for name in named}
+    named: set[str] = set()
+    folder = ""
+    for line in tree[1].splitlines()[1:]:
+        if not line.startswith("  "):  # beside the package
+            assert all((ROOT / name).is_dir() for name in re.findall(r"\S+/", line)), line
+            continue
+        if not line.startswith("   "):  # a new folder of the package, or files of its own
+            found = re.match(r"  (\w+/)", line)
+            folder = found[1] if found else ""
+        named |= {folder + file for file in re.findall(r"\w+\.py\b", line)}
+    there = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if not path.name.startswith("__")
+    }
+    assert named == there, f"gone: {sorted(named - there)}; to be named: {sorted(there - named)}"
 
 
 def test_links_in_the_docs_lead_somewhere() -> None:

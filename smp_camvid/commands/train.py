@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from smp_camvid import recipe
+from smp_camvid import recipe, runs
+from smp_camvid.commands.launch import check_devices, check_launched, launch
 from smp_camvid.commands.options import of, parse_size
+from smp_camvid.commands.planning import check_alone, find_learning_rate, show_plan
 from smp_camvid.errors import InterruptedRun, UsageError
+from smp_camvid.training import torchrun
 
 # Option name -> the recipe key it sets.
 OPTIONS = {
@@ -21,10 +24,9 @@ OPTIONS = {
     "lr": "train.lr", "seed": "train.seed", "deterministic": "train.deterministic",
     "device": "train.device", "precision": "train.precision", "workers": "train.workers",
     "save_dir": "train.save_dir", "save_every": "train.save_every", "keep": "train.keep",
-    "save_plots": "train.save_plots", "show_plots": "train.show_plots", "verbose": "train.verbose",
+    "save_plots": "train.save_plots", "show_plots": "train.show_plots",
+    "logger": "train.loggers", "verbose": "train.verbose",
 }  # fmt: skip
-# What may differ when a run goes on; anything else would be another run.
-RESUMABLE = {"epochs", "device", "workers", "verbose", "data"}
 
 
 def train(
@@ -62,9 +64,15 @@ def train(
     ] = None,
     size: Annotated[str | None, of("data.size", "--size", metavar="HxW")] = None,
     epochs: Annotated[int | None, of("train.epochs", "--epochs")] = None,
-    batch_size: Annotated[int | None, of("train.batch_size", "--batch-size")] = None,
+    batch_size: Annotated[
+        str | None, of("train.batch_size", "--batch-size", metavar="N|auto")
+    ] = None,
     accumulate: Annotated[int | None, of("train.accumulate", "--accumulate")] = None,
     lr: Annotated[float | None, of("train.lr", "--lr")] = None,
+    find_lr: Annotated[
+        bool,
+        typer.Option("--find-lr", help="Instead of training, try learning rates and suggest one."),
+    ] = False,
     seed: Annotated[int | None, of("train.seed", "--seed")] = None,
     deterministic: Annotated[bool | None, of("train.deterministic", "--deterministic")] = None,
     device: Annotated[str | None, of("train.device", "--device")] = None,
@@ -79,23 +87,40 @@ def train(
         bool | None, of("train.save_plots", "--save-plots/--no-save-plots")
     ] = None,
     show_plots: Annotated[bool | None, of("train.show_plots", "--show-plots")] = None,
+    logger: Annotated[list[str] | None, of("train.loggers", "--logger", metavar="NAME")] = None,
     verbose: Annotated[int | None, of("train.verbose", "--verbose")] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices", min=1, metavar="N", help="Train with N GPUs, or on a CPU with N processes."
+        ),
+    ] = None,
+    max_restarts: Annotated[
+        int,
+        typer.Option(
+            "--max-restarts",
+            min=0,
+            metavar="N",
+            help="With --devices: when a process dies, go on from the last checkpoint, N times.",
+        ),
+    ] = 0,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Instead of training, print the plan: sizes, memory, time."),
+    ] = False,
 ) -> None:
     """Train a model and leave a run folder; its path is printed."""
-    given = {name: ctx.params[name] for name in OPTIONS if ctx.params[name] is not None}
+    check_alone(find_lr, dry_run, resume, devices)
+    given = {name: ctx.params[name] for name in OPTIONS if ctx.params[name] not in (None, ())}
     overrides = [(OPTIONS[name], option_value(name, value)) for name, value in given.items()]
     if resume is not None:
-        refuse_changes(
-            {
-                **given,
-                **({"arch": arch} if arch else {}),
-                **({"set": set_} if set_ else {}),
-                **({"recipe": 1} if recipe_name else {}),
-            }
-        )
+        if recipe_name:
+            raise UsageError("A resumed run has its recipe.", "Leave out --recipe or --resume.")
+        if arch:
+            overrides.insert(0, ("model.arch", arch))
         recipe_name = str(resume_config(resume))
     else:
         asked = arch or "vanilla"
@@ -107,14 +132,31 @@ def train(
             overrides.insert(0, ("name", asked))
     overrides += [recipe.parse_set(text) for text in set_ or []]
     from smp_camvid.training.experiment import find_problems
+    from smp_camvid.training.resuming import check_same_run
 
     resolved = recipe.resolve(recipe_name, overrides, find_problems).recipe
-    run_training(resolved, resume)
+    if resume is not None:
+        check_same_run(Path(recipe_name).read_text(encoding="utf-8"), resolved)
+    if dry_run:
+        show_plan(resolved, devices)
+        return
+    if find_lr:
+        find_learning_rate(resolved)
+        return
+    if torchrun.launched():
+        check_launched(devices)
+    elif devices and devices > 1:
+        check_devices(resolved, devices)
+        launch(resolved, devices, max_restarts)
+        return
+    run_training(resolved, resume, f" --devices {devices}" if devices else "")
 
 
 def option_value(name: str, value: Any) -> Any:
     if name == "size":
         return parse_size(value)
+    if name == "batch_size" and value.isdigit():
+        return int(value)
     return value
 
 
@@ -127,26 +169,30 @@ def resume_config(run: Path) -> Path:
     return path
 
 
-def refuse_changes(given: dict[str, Any]) -> None:
-    changed = [f"--{name.replace('_', '-')}" for name in given if name not in RESUMABLE]
-    if changed:
-        raise UsageError(
-            f"A resumed run keeps its recipe; {', '.join(changed)} would change it.",
-            "Leave it out, or start a new run from these weights with --weights RUN.",
-        )
-
-
-def run_training(resolved: recipe.Recipe, resume: Path | None) -> None:
+def run_training(resolved: recipe.Recipe, resume: Path | None, again: str = "") -> None:
+    """`again` goes behind the command that continues an interrupted run."""
+    from smp_camvid.inference.device import resolve_device
     from smp_camvid.report.progress import step_progress
+    from smp_camvid.training.distributed import join, own_device
     from smp_camvid.training.experiment import build_trainer
 
-    with step_progress("decoding frames", quiet=not resolved.train.verbose) as on_decoded:
-        trainer = build_trainer(resolved, on_decoded=on_decoded, weights_follow=resume is not None)
+    group = join(own_device(resolve_device(resolved.train.device)))
+    if resume is None and group.is_main:  # after a restart of the group there is one
+        resume = torchrun.run_begun(Path(resolved.train.save_dir), resolved.name)
+        if resume is not None:
+            resolved = recipe.resolve(str(resume / "config.toml")).recipe
+    follow = resume is not None and not runs.is_untrained(resume)
+    resume, resolved, follow = group.share((resume, resolved, follow))
+    quiet = not (resolved.train.verbose and group.is_main)
+    with step_progress("decoding frames", quiet=quiet) as on_decoded:
+        trainer = build_trainer(resolved, on_decoded=on_decoded, weights_follow=follow)
     if resume is not None:
         trainer.resume(resume)
     ended = trainer.train()
+    if not group.is_main:
+        raise typer.Exit(0 if ended.reason == "done" else InterruptedRun.exit_code)
     typer.echo(str(ended.run_dir))
     if ended.reason == "interrupted":
         raise InterruptedRun(
-            "Interrupted; a checkpoint is written.", f"Go on with: {ended.next_command}"
+            "Interrupted; a checkpoint is written.", f"Go on with: {ended.next_command}{again}"
         )

@@ -5,21 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 
 from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import CamVid, Classes, open_dataset
+from smp_camvid.data.hold_out import hold_out_again
 from smp_camvid.data.loaders import Batch, eval_loader
 from smp_camvid.errors import DataError, UsageError
 from smp_camvid.evaluation.metrics import DEFINITION, ConfusionMatrix, Matrix, summarize
+from smp_camvid.inference.out_of_memory import judging_told
 from smp_camvid.inference.predictor import Segmenter, likeliest, predict_logits
 from smp_camvid.models.network import Network
 
 OnStep = Callable[[int, int], None]
-PixelLoss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""(logits `[B, C, H, W]`, target `[B, H, W]`) -> (sum over the counted pixels, their count)."""
+
+
+class Loss(Protocol):
+    """A weighted sum of T terms; sums and counts of several batches add up before `total`."""
+
+    def __call__(
+        self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits `[B, C, H, W]`, target `[B, H, W]` -> sums `[T]` and counts `[T]`."""
+
+    def count(self, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+        """The counts `[T]`, which need no logits."""
+
+    def total(self, sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """The value: every term's mean times its weight, added up."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +52,37 @@ def evaluate_batches(
     batches: Iterable[Batch],
     steps: int = 0,
     *,
-    loss: PixelLoss | None = None,
+    loss: Loss | None = None,
     on_step: OnStep | None = None,
+    add: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
 ) -> Result:
     """Runs `network` (left in eval mode) over the batches, on the device it is on, in float32.
 
-    Logits are brought to the labels' size; the loss is the mean over all counted pixels.  `steps`
-    is only told to `on_step`.
+    Logits are brought to the labels' size; the loss is that of all batches together.  `steps` is
+    only told to `on_step`.  `add` sums a tensor over the processes that share the split.
     """
     network.eval()
     device = network.mean.device
     confusion = ConfusionMatrix(len(network.table), device)
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    counted = torch.zeros((), dtype=torch.float64, device=device)
-    frames = 0
+    empty = torch.zeros((1, 1, 1), dtype=torch.long, device=device)
+    terms = 1 if loss is None else len(loss.count(empty))
+    sums = torch.zeros((2, terms), dtype=torch.float64, device=device)  # losses, counts
+    frames = torch.zeros((), dtype=torch.long)
     for step, batch in enumerate(batches, start=1):
         target = batch.target.to(device, non_blocking=True)
         image = batch.image.to(device, non_blocking=True)
-        logits = predict_logits(network, image, (target.shape[-2], target.shape[-1]))
+        with judging_told(image):
+            logits = predict_logits(network, image, (target.shape[-2], target.shape[-1]))
         confusion.update(likeliest(logits), target)
         if loss is not None:
-            loss_sum, count = loss(logits, target)
-            total += loss_sum
-            counted += count
+            sums += torch.stack(loss(logits, target))
         frames += len(image)
         if on_step is not None:
             on_step(step, steps)
-    return Result(confusion.matrix(), float(total / counted.clamp(min=1e-12)), frames)
+    add(confusion.counts)
+    add(sums)
+    value = 0.0 if loss is None else float(loss.total(sums[0], sums[1]))
+    return Result(confusion.matrix(), value, int(add(frames)))
 
 
 def score_size(setting: tuple[int, int] | str, dataset: CamVid) -> tuple[int, int] | None:
@@ -81,6 +100,18 @@ def check_classes(network: Network, dataset: CamVid) -> None:
             f"The model knows {len(ours)} classes ({', '.join(ours[:4])}, ...), "
             f"{dataset.root} has {len(theirs)} ({', '.join(theirs[:4])}, ...).",
             "Judge it on the data it was trained for: --data DIR.",
+        )
+
+
+def check_not_enlarged(size: tuple[int, int], dataset: CamVid, split: str) -> None:
+    """Raises UsageError when scores would be counted on labels larger than anybody drew."""
+    frames = dataset.split(split)
+    height, width = dataset.load_label(frames[0]).shape
+    if size[0] > height or size[1] > width:
+        raise UsageError(
+            f"The labels of {dataset.root} are {height}x{width}; a score at {size[0]}x{size[1]} "
+            "would count pixels nobody labelled.",
+            f"Use --size {height}x{width} or less.",
         )
 
 
@@ -110,9 +141,12 @@ def evaluate(
         classes=cast(Classes, segmenter.table.name),
         # Other datasets have no standard split; what such a run recorded says nothing of CamVid.
         split_source="folders" if of_camvid and meta["split_source"] == "folders" else "standard",
-        need=(split,),
+        need=() if meta.get("hold_out") else (split,),  # val may be made of train then
     )
+    dataset = hold_out_again(dataset, meta)
     check_classes(segmenter.network, dataset)
+    if size is not None:
+        check_not_enlarged(size, dataset, split)
     recorded = meta.get("score_size", "auto")
     setting = size or (recorded if isinstance(recorded, str) else (recorded[0], recorded[1]))
     label_size = score_size(setting, dataset)

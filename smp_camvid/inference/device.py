@@ -67,10 +67,14 @@ class Arithmetic:
         """Only float16 can underflow in the gradients."""
         return self.dtype is torch.float16
 
+    @property
+    def precision(self) -> str:
+        """fp32, bf16 or fp16."""
+        return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
     def __str__(self) -> str:
-        dtype = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
         layout = "channels_last" if self.memory_format is torch.channels_last else "contiguous"
-        return f"{self.device} ({dtype}, {layout})"
+        return f"{self.device} ({self.precision}, {layout})"
 
 
 def choose_arithmetic(

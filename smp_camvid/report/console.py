@@ -140,7 +140,9 @@ class ConsoleListener:
             f"{len(run.classes)} classes"
         )
         epochs = f"epochs {run.first_epoch} to {run.epochs}"
-        self._say(f"{epochs}, {run.steps_per_epoch} steps of {run.batch_size} frames each")
+        each = f" = {run.processes} processes x {run.batch_size // run.processes}"
+        each = each if run.processes > 1 else " each"
+        self._say(f"{epochs}, {run.steps_per_epoch} steps of {run.batch_size} frames{each}")
         self._say(f"folder {run.run_dir}")
         self._say("")
         self.console.print(architecture_table(run.architecture, run.parameters))

@@ -130,7 +130,7 @@ def architecture_table(parts: Sequence[ModelPart], total: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("part", overflow="fold")
     table.add_column("module", style="cyan", overflow="fold")
-    table.add_column("output of one batch", overflow="fold")
+    table.add_column("output, one frame", overflow="fold")
     table.add_column("parameters", justify="right", no_wrap=True)
     for part in parts:
         table.add_row(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import torch
 
 from smp_camvid.errors import RunError
 from smp_camvid.runs import atomic_path
+from smp_camvid.training.distributed import Dist
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -31,16 +34,21 @@ class TrainState:
     plateau_factor: float = 1.0
     plateau_best: float = math.inf
     plateau_wait: int = 0
-    loss_sum: float = 0.0
-    """Loss of the unfinished epoch, summed over its counted pixels."""
-    loss_count: float = 0.0
+    stop_best: float = -math.inf
+    """Best value so far of the metric that early stopping watches, larger is better."""
+    stop_epoch: int = 0
+    """The epoch it belongs to."""
+    stopped: bool = False
+    """Early stopping has ended the run."""
+    loss_sums: torch.Tensor | None = None
+    """Losses of the unfinished epoch, `[2, T]`: sums and counts of each term."""
     counts: torch.Tensor | None = None
     """Confusion counts of the unfinished epoch."""
 
     def finish_epoch(self) -> None:
         """One epoch more is done; the next begins at its first batch with empty sums."""
         self.epoch += 1
-        self.batch, self.loss_sum, self.loss_count, self.counts = 0, 0.0, 0.0, None
+        self.batch, self.loss_sums, self.counts = 0, None, None
 
     def note_best(self, miou: float, epoch: int) -> bool:
         """Whether `miou` is the best so far."""
@@ -48,6 +56,12 @@ class TrainState:
             return False
         self.best_miou, self.best_epoch = miou, epoch
         return True
+
+    def note_stop(self, value: float, epoch: int, patience: int) -> None:
+        """Ends the run after `patience` epochs without a better `value` (larger is better)."""
+        if value > self.stop_best:
+            self.stop_best, self.stop_epoch = value, epoch
+        self.stopped = epoch - self.stop_epoch >= patience
 
     def note_plateau(self, loss: float, patience: int) -> None:
         """Halves the learning rate after `patience` epochs without a lower validation loss."""
@@ -59,47 +73,96 @@ class TrainState:
 
 
 def save_checkpoint(path: Path, state: TrainState, parts: dict[str, Any], recipe: str) -> None:
-    """Writes atomically.  `parts` are state_dicts; `recipe` is TOML."""
+    """Writes atomically and keeps the one before beside it.
+
+    `parts` are state_dicts and, under "rng", `random_state` of each process; `recipe` is TOML.
+    """
     # vars, not asdict: a deep copy of the tensor would be wasted.
-    document = {
-        "format": FORMAT,
-        "state": dict(vars(state)),
-        "parts": parts,
-        "recipe": recipe,
-        "rng": random_state(),
-    }
-    with atomic_path(path) as temporary:
+    document = {"format": FORMAT, "state": dict(vars(state)), "parts": parts, "recipe": recipe}
+    document["checksum"] = checksum(document)
+    with atomic_path(path, keep_as=previous(path)) as temporary:
         torch.save(document, temporary)
 
 
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the newest lies."""
+    return path.with_name("checkpoint-previous.pt")
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises RunError when the file is missing or not one of ours."""
-    if not path.is_file():
+    """The newest whole checkpoint: `path`, else the one before it (`document["torn"]` tells).
+
+    Raises RunError when there is none.
+    """
+    older = previous(path)
+    if not path.is_file() and not older.is_file():
         raise RunError(
             f"There is no checkpoint {path} to go on from.",
             "Name a run folder: train --resume runs/NAME-1",
         )
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}")
-        names = {field.name for field in dataclasses.fields(TrainState)}
-        document["state"] = TrainState(**{k: v for k, v in document["state"].items() if k in names})
-    except Exception as error:  # torch raises many kinds for a broken file
-        raise RunError(f"{path} is not a checkpoint of this package, or is broken.") from error
-    assert isinstance(document, dict)
+    torn = False
+    for candidate in (path, older):
+        try:
+            document = _read(candidate)
+        except Exception:  # torch raises many kinds for a broken file
+            torn = candidate.is_file()
+        else:
+            document["torn"] = torn
+            return document
+    raise RunError(
+        f"{path} is not a checkpoint of this package, or is broken, and so is the one before it.",
+        f"Start anew from its weights: smp-camvid train --weights {path.parent}",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if document["format"] != FORMAT:
+        raise ValueError(f"format {document['format']}")
+    if document.pop("checksum") != checksum(document):
+        raise ValueError("the checksum differs")
+    names = {field.name for field in dataclasses.fields(TrainState)}
+    document["state"] = TrainState(**{k: v for k, v in document["state"].items() if k in names})
     return document
+
+
+def checksum(value: Any) -> str:
+    """SHA-256 over nested plain values and the bytes of tensors, in order."""
+    digest = hashlib.sha256()
+    for part in _parts(value):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes | memoryview]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield repr(key).encode()
+            yield from _parts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _parts(inner)
+    elif isinstance(value, torch.Tensor):
+        yield f"{value.dtype}{list(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    else:
+        yield repr(value).encode()
 
 
 def random_state() -> dict[str, Any]:
     """Torch's generators, which dropout draws from; augmentation is a pure function."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(states: list[dict[str, Any]], group: Dist, step: int) -> None:
+    """Each process's own state; with another number of processes, one drawn from `step`."""
+    if len(states) != group.world:
+        torch.manual_seed(hash((group.rank, step)))
+        return
+    state = states[group.rank]
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and len(state.get("cuda", [])) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])

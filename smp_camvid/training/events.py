@@ -54,6 +54,7 @@ class RunStarted:
     architecture: tuple[ModelPart, ...]
     optimizer: str  # one line, e.g. "Adam lr 0.0002 ..."
     parameter_sizes: tuple[tuple[str, tuple[int, ...], int], ...]  # name, shape, count
+    processes: int = 1  # that share each batch out
 
 
 @dataclass(frozen=True)

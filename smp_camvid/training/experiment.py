@@ -17,7 +17,10 @@ from smp_camvid import __version__, runs
 from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import CamVid, open_dataset
 from smp_camvid.data.classes import ClassTable
+from smp_camvid.data.crops import CropPlan
+from smp_camvid.data.hold_out import hold_out
 from smp_camvid.data.loaders import eval_loader, train_loader
+from smp_camvid.data.sampling import share_of
 from smp_camvid.data.transforms import build_augmentation
 from smp_camvid.errors import UsageError
 from smp_camvid.evaluation.evaluate import score_size
@@ -33,7 +36,9 @@ from smp_camvid.models.pretrained import (
 )
 from smp_camvid.models.weights import load_into
 from smp_camvid.recipe import NOT_OPTIONS, DataConfig, ModelConfig, Recipe
-from smp_camvid.registry import ARCHITECTURES
+from smp_camvid.registry import ARCHITECTURES, check_loggers
+from smp_camvid.training.batch_size import largest_picture, resolve_batch_size
+from smp_camvid.training.distributed import join, own_device
 from smp_camvid.training.events import Listener
 from smp_camvid.training.objective import build_border_weight
 from smp_camvid.training.trainer import Trainer
@@ -54,32 +59,50 @@ def build_trainer(
     from is asked for.
     """
     data, cfg = recipe.data, recipe.train
-    resolve_device(cfg.device)
-    runs.check_writable(Path(cfg.save_dir))
+    group = join(own_device(resolve_device(cfg.device)))
+    check_loggers(cfg.loggers)
+    if cfg.batch_size != "auto":
+        share_of(
+            cfg.batch_size, group.world
+        )  # what cannot be shared out is refused before decoding
+    if group.is_main:
+        runs.check_writable(Path(cfg.save_dir))
     steps = [step.model_dump() for step in recipe.augment]
     build_augmentation(steps, crop_of(data))  # a wrong step is named before any frame is decoded
-    splits = (data.train_split, data.val_split)
+    splits = (data.train_split,) if data.hold_out else (data.train_split, data.val_split)
     dataset = open_dataset(data.path, data.classes, data.split_source, need=splits)
+    dataset = hold_out(dataset, data.hold_out) if data.hold_out else dataset
     label_size = score_size(data.score_size, dataset)
-    network = build_network(recipe, dataset.table, weights_follow)
-    train_cache = FrameCache.open(
-        dataset, data.train_split, data.size[0], "image", on_progress=on_decoded
-    )
-    val_cache = FrameCache.open(
-        dataset, data.val_split, data.size[0], label_size, on_progress=on_decoded
-    )
+    on_decoded = on_decoded if group.is_main else None
+    with group.first_on_node():  # the others find weights fetched and frames decoded
+        network = build_network(recipe, dataset.table, weights_follow)
+        open_cache = partial(FrameCache.open, dataset, on_progress=on_decoded)
+        train_cache = open_cache(data.train_split, data.size[0], "image")
+        val_cache = open_cache(data.val_split, data.size[0], label_size)
+        border = build_border_weight(recipe.loss, train_cache.labels, len(dataset.table))
+        if border is not None:
+            train_cache.border_weights(border)
+    plan = crop_plan(recipe)
+    picture = largest_picture(crop_of(data), plan)
+    recipe, notice = resolve_batch_size(recipe, network, picture, group)
+    batch_size = recipe.train.frames_per_batch
     learned = train_loader(
         train_cache,
         size=crop_of(data),
         augment=steps,
-        batch_size=cfg.batch_size,
+        batch_size=batch_size,
         seed=cfg.seed,
         workers=cfg.workers,
-        border_weight=build_border_weight(recipe.loss, train_cache.labels, len(dataset.table)),
+        rank=group.rank,
+        world=group.world,
+        crops=plan,
+        border_weight=border,
     )
-    judged = eval_loader(val_cache, batch_size=cfg.batch_size, workers=0)
+    judged = eval_loader(
+        val_cache, batch_size=batch_size, workers=0, rank=group.rank, world=group.world
+    )
     located = data.model_copy(update={"path": _located(data.path, dataset)})
-    return Trainer(
+    trainer = Trainer(
         network,
         learned,
         judged,
@@ -87,6 +110,8 @@ def build_trainer(
         metadata=describe(recipe, dataset, label_size),
         listeners=listeners,
     )
+    trainer.notices += [notice] if notice else []
+    return trainer
 
 
 def _located(path: str, dataset: CamVid) -> str:
@@ -96,7 +121,7 @@ def _located(path: str, dataset: CamVid) -> str:
 
 def find_problems(values: Mapping[str, Any]) -> list[str]:
     """What albumentations, timm, smp and the vanilla U-Net say of a recipe's nested values."""
-    problems = []
+    problems = _logger_problems(values.get("train"))
     steps = values.get("augment", ())
     for number, step in enumerate(steps if isinstance(steps, list | tuple) else ()):
         if isinstance(step, Mapping) and isinstance(step.get("name"), str):
@@ -104,14 +129,27 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
             problems += _said(f"augment.{number}", attempt)
     model = values.get("model", {})
     arch = model.get("arch", "vanilla") if isinstance(model, Mapping) else None
-    if arch not in ARCHITECTURES:
+    if not isinstance(arch, str) or arch not in ARCHITECTURES:
         return problems  # a plugin's, built once and with everything else known to be right
-    known = {k: v for k, v in model.items() if k in ARCHITECTURES[arch] and k not in NOT_OPTIONS}
+    taken = set(ARCHITECTURES[arch]) - set(NOT_OPTIONS)
+    known = {key: value for key, value in model.items() if key in taken}
     if isinstance(known.get("encoder_name"), str):
         wrong = _said("model.encoder_name", lambda: check_encoder(known["encoder_name"]))
         if wrong:
             return problems + wrong
     return problems + _said("model", lambda: _try_model(arch, known))
+
+
+def _logger_problems(train: Any) -> list[str]:
+    names = train.get("loggers", ()) if isinstance(train, Mapping) else ()
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return []  # pydantic says so
+    return [
+        problem
+        for name in names
+        for problem in _said("train.loggers", partial(check_loggers, [name]))
+    ]
 
 
 def _try_model(arch: str, options: Mapping[str, Any]) -> None:
@@ -138,6 +176,17 @@ def crop_of(data: DataConfig) -> tuple[int, int]:
     """The training crop, never larger than the frame: the rest would be void."""
     crop = data.crop or data.size
     return min(crop[0], data.size[0]), min(crop[1], data.size[1])
+
+
+def crop_plan(recipe: Recipe) -> CropPlan:
+    """How the crops change over the run; its last epochs are known from its length."""
+    data, last = recipe.data, recipe.data.full_frame_epochs
+    return CropPlan(
+        rare=data.rare_crops,
+        multi_scale=data.multi_scale,
+        full_frame_from=recipe.train.epochs - last + 1 if last else None,
+        frame_size=data.size,
+    )
 
 
 def build_network(recipe: Recipe, table: ClassTable, weights_follow: bool = False) -> Network:
@@ -170,6 +219,7 @@ def describe(recipe: Recipe, dataset: CamVid, label_size: tuple[int, int] | None
         "protocol": dataset.protocol(label_size),
         "family": dataset.family,
         "split_source": dataset.split_source,
+        "hold_out": dataset.held_out,
         "train_split": recipe.data.train_split,
         "train_size": list(recipe.data.size),
         "score_size": list(label_size) if label_size else "native",

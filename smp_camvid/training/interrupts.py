@@ -1,12 +1,23 @@
-"""Ctrl-C and SIGTERM: the first is obeyed between two steps, the second at once."""
+"""Ctrl-C and SIGTERM: the first is obeyed between two steps, the second at once.
+
+Schedulers signal all processes of a job, and torchrun passes on to its own what it gets itself:
+in a group a signal that arrives together with the first is the same one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
+
+import torch
+
+from smp_camvid.training.distributed import Dist
+
+TOGETHER_SECONDS = 1.0
 
 
 class Interrupted(Exception):  # noqa: N818  # it is no error
@@ -16,12 +27,20 @@ class Interrupted(Exception):  # noqa: N818  # it is no error
 class Interrupts:
     """Notes SIGINT and SIGTERM while `listening()`; outside the main thread it hears nothing."""
 
-    def __init__(self) -> None:
-        self._heard = False
+    def __init__(self, group: Dist) -> None:
+        self._heard, self._heard_at = False, 0.0
+        self._group = group
 
-    def check(self) -> None:
-        if self._heard:
+    def check(self, also: bool = False) -> bool:
+        """Raises Interrupted in all processes when one of them heard a signal.
+
+        Returns whether `also` holds in the main process: one message for both questions.
+        """
+        asked = torch.tensor([self._heard, also and self._group.is_main], dtype=torch.int64)
+        heard, granted = self._group.add(asked).tolist()
+        if heard:
             raise Interrupted
+        return bool(granted)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -37,6 +56,8 @@ class Interrupts:
                 signal.signal(sig, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._heard:
+        together = TOGETHER_SECONDS if self._group.world > 1 else 0.0
+        if self._heard and time.monotonic() - self._heard_at >= together:
             raise KeyboardInterrupt
-        self._heard = True
+        if not self._heard:
+            self._heard, self._heard_at = True, time.monotonic()

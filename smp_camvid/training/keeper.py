@@ -2,63 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from smp_camvid import runs
+from smp_camvid.errors import RunError, WeightsError
 from smp_camvid.models.network import Network
 from smp_camvid.models.weights import save_weights
-from smp_camvid.recipe import Recipe
+from smp_camvid.recipe import Recipe, TrainConfig
 from smp_camvid.training.checkpoint import TrainState, save_checkpoint
+from smp_camvid.training.distributed import Dist
 from smp_camvid.training.events import EpochDone, History, Scores
+from smp_camvid.training.learner import Learner
 
 SAVE_AT_LEAST_EVERY_SECONDS = 60
+SAVE_AT_MOST_SHARE = 30  # a checkpoint's seconds times this pass before the next
 _TIMING = ("images_per_second", "seconds", "data_wait_seconds", "gpu_memory_bytes")
 
 
 class Keeper:
     """Writes one run folder; every file whole or not at all."""
 
-    def __init__(self, recipe: Recipe, network: Network, metadata: dict[str, Any]) -> None:
-        self.recipe, self.network, self.metadata = recipe, network, metadata
+    def __init__(
+        self, recipe: Recipe, learner: Learner, metadata: dict[str, Any], group: Dist
+    ) -> None:
+        self.recipe, self.learner, self.metadata, self.group = recipe, learner, metadata, group
         self.run_dir = Path()
         self.opened = False
-        self._saved_at = 0.0
+        self._saved_at, self._cost = 0.0, 0.0
 
     def check(self) -> None:
         """Raises RunError when the save folder cannot be written or its disk is too full."""
-        cfg = self.recipe.train
-        folder = self.run_dir if self.opened else Path(cfg.save_dir)
+        if not self.group.is_main:
+            return
+        folder = self.run_dir if self.opened else Path(self.recipe.train.save_dir)
         runs.check_writable(folder)
-        weights = self.network.num_parameters * 4
-        # last, best and one in the making, and those of every n epochs
-        copies = 3 + min(cfg.keep or cfg.epochs, cfg.epochs // cfg.save_every)
-        checkpoints = 2 * 3 * weights  # the old and the new one: weights and two moments each
-        runs.check_disk(folder, copies * weights + checkpoints)
+        runs.check_disk(folder, disk_needed(self.recipe.train, self.learner.network))
 
-    def create(self, device: str) -> None:
+    def create(self) -> None:
         """A new numbered folder with the recipe and the environment."""
-        self.open_at(runs.create_run(Path(self.recipe.train.save_dir), self.recipe.name))
-        runs.write_text(self.run_dir / "config.toml", self.recipe.to_toml())
-        runs.write_json(self.run_dir / "environment.json", runs.describe_environment(device))
+        if self.group.is_main:
+            run_dir = runs.create_run(Path(self.recipe.train.save_dir), self.recipe.name)
+            runs.write_text(run_dir / "config.toml", self.recipe.to_toml())
+            environment = runs.describe_environment(str(self.learner.arithmetic))
+            runs.write_json(run_dir / "environment.json", {**environment, **self.group.launch()})
+            self.open_at(run_dir)
+        self.open_at(self.group.share(self.run_dir))
         self._saved_at = time.monotonic()
 
     def open_at(self, run_dir: Path) -> None:
         """The folder that this run writes to."""
         self.run_dir, self.opened = run_dir, True
 
-    def reopen(self, epoch: int) -> None:
-        """A run that goes on after `epoch`: lines it will write again are dropped.
+    def reopen(self, state: TrainState) -> None:
+        """A run that goes on from `state`: lines it will write again are dropped.
 
         config.toml is written anew, since the number of epochs may have been raised.
         """
-        for name in ("metrics.jsonl", "timing.jsonl"):
-            runs.truncate_lines(self.run_dir / name, epoch)
-        runs.write_text(self.run_dir / "config.toml", self.recipe.to_toml())
         self._saved_at = time.monotonic()
+        if not self.group.is_main:
+            return
+        for folder in (self.run_dir, self.run_dir / "weights"):
+            runs.sweep(folder)
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            runs.truncate_lines(self.run_dir / name, state.epoch)
+        runs.write_text(self.run_dir / "config.toml", self.recipe.to_toml())
+        environment = runs.describe_environment(str(self.learner.arithmetic))
+        where = {"epoch": state.epoch, "batch": state.batch, "step": state.step}
+        told = {**where, **environment, **self.group.launch()}
+        runs.append_line(self.run_dir / "resumed.jsonl", told)
 
     def history(self) -> History:
         """The epochs that are on record, as the plots need them."""
@@ -85,41 +100,93 @@ class Keeper:
 
     def record(self, done: EpochDone) -> None:
         """metrics.jsonl holds what the seed determines, timing.jsonl what the clock says."""
-        runs.append_line(
-            self.run_dir / "metrics.jsonl",
-            {"epoch": done.epoch, "lr": done.lr, "train": _row(done.train), "val": _row(done.val)},
-        )
+        row = {"epoch": done.epoch, "lr": done.lr, "train": _row(done.train), "val": _row(done.val)}
         timing = {name: getattr(done, name) for name in _TIMING}
-        runs.append_line(self.run_dir / "timing.jsonl", {"epoch": done.epoch, **timing})
+        with self._writing():
+            runs.append_line(self.run_dir / "metrics.jsonl", row)
+            runs.append_line(self.run_dir / "timing.jsonl", {"epoch": done.epoch, **timing})
 
-    def weights(self, name: str, epoch: int) -> Path:
-        """weights/<name>.safetensors, carrying what rebuilds the model."""
+    def weights(self, name: str, epoch: int) -> list[Path]:
+        """weights/<name>.safetensors, carrying what rebuilds the model, and its average if any."""
+        written = [self._weights(self.learner.network, name, epoch)]
+        if self.learner.ema is not None:
+            written.append(self._weights(self.learner.ema.network, f"{name}-ema", epoch))
+        return written
+
+    def best_weights(self, epoch: int) -> list[Path]:
+        """weights/best.safetensors: those that the score belongs to."""
+        return [self._weights(self.learner.judged, "best", epoch)]
+
+    def _weights(self, network: Network, name: str, epoch: int) -> Path:
         path = self.run_dir / "weights" / f"{name}.safetensors"
-        save_weights(self.network, path, {**self.metadata, "epoch": epoch})
+        with self._writing():
+            save_weights(network, path, {**self.metadata, "epoch": epoch})
         return path
 
     def drop_old_weights(self) -> None:
         """Keeps the newest `keep` of the weights of every n epochs."""
         keep = self.recipe.train.keep
-        if keep:
-            for path in sorted((self.run_dir / "weights").glob("epoch-*"))[:-keep]:
+        epochs = sorted({_epoch_name(path) for path in self._epoch_weights()})
+        for path in self._epoch_weights():
+            if keep and _epoch_name(path) not in epochs[-keep:]:
                 path.unlink()
 
-    def checkpoint(
-        self, state: TrainState, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-    ) -> None:
-        parts = {
-            "model": self.network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-        }
-        save_checkpoint(self.run_dir / "checkpoint.pt", state, parts, self.recipe.to_toml())
+    def _epoch_weights(self) -> list[Path]:
+        return sorted((self.run_dir / "weights").glob("epoch-*.safetensors"))
+
+    def checkpoint(self, state: TrainState, rng: list[dict[str, Any]]) -> None:
+        """checkpoint.pt; the one before stays until this one is whole, and after it."""
+        began = time.monotonic()
+        parts = {**self.learner.state_dict(), "rng": rng}
+        with self._writing():
+            save_checkpoint(self.run_dir / "checkpoint.pt", state, parts, self.recipe.to_toml())
         self._saved_at = time.monotonic()
+        self._cost = self._saved_at - began
 
     @property
     def overdue(self) -> bool:
-        """Long enough since the last checkpoint; short epochs do not each pay for a write."""
-        return time.monotonic() - self._saved_at > SAVE_AT_LEAST_EVERY_SECONDS
+        """Long enough since the last checkpoint; a slow disk is not asked more than it can bear."""
+        pause = max(SAVE_AT_LEAST_EVERY_SECONDS, SAVE_AT_MOST_SHARE * self._cost)
+        return time.monotonic() - self._saved_at > pause
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk refuses, in words; the files before are as they were."""
+        try:
+            yield
+        except (OSError, RuntimeError, WeightsError) as error:  # torch's writer raises the second
+            go_on = f"Free some space, then: smp-camvid train --resume {self.run_dir}"
+            raise RunError(
+                f"The run stopped because {self.run_dir} cannot be written "
+                f"({reason_of(error)}); its last checkpoint is whole.",
+                go_on,
+            ) from error
+
+
+def _epoch_name(path: Path) -> str:
+    """epoch-0010 of epoch-0010.safetensors and epoch-0010-ema.safetensors."""
+    return path.stem.removesuffix("-ema")
+
+
+def reason_of(error: BaseException) -> str:
+    """The system's word for what went wrong, however deep it lies."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    system = [cause for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    return str(system[-1].strerror if system else str(error).splitlines()[0])
+
+
+def disk_needed(config: TrainConfig, network: Network) -> int:
+    """Bytes a run may come to hold: weights, their averages, and the checkpoints."""
+    weights = network.num_parameters * 4
+    averaged = 2 if config.ema else 1
+    # last and those of every n epochs, each with its average; best; one in the making
+    kept = min(config.keep or config.epochs, config.epochs // config.save_every)
+    copies = averaged * (1 + kept) + 2
+    # weights, their average, and two moments; the newest, the one before, one in the making
+    checkpoints = 3 * (averaged + 2)
+    return (copies + checkpoints) * weights
 
 
 def _row(scores: Scores | None) -> dict[str, Any] | None:

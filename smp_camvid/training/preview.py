@@ -67,13 +67,14 @@ def run_started(trainer: Trainer) -> RunStarted:
         epochs=cfg.epochs,
         first_epoch=trainer.state.epoch + 1,
         steps_per_epoch=trainer.steps_per_epoch,
-        batch_size=cfg.batch_size * cfg.accumulate,
+        batch_size=cfg.frames_per_batch * cfg.accumulate,
         train_frames=frames_of(trainer.train_loader),
         val_frames=frames_of(trainer.val_loader),
         parameters=network.num_parameters,
         architecture=architecture(network, trainer.keeper.recipe.data.size),
         optimizer=describe_optimizer(trainer.optimizer, cfg),
         parameter_sizes=tuple((name, tuple(p.shape), p.numel()) for name, p in named),
+        processes=trainer.group.world,
     )
 
 

@@ -1,7 +1,7 @@
 """One Trainer for both model families.
 
     for every epoch:                       Trainer.train
-        for every batch: train_step        forward, loss, backward, update
+        for every batch: train_step        forward, loss, backward, update  (learner.py)
         for every batch: val_step          the loop that `evaluate` runs too
         record, save, tell the listeners
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,23 +22,42 @@ from typing import Any
 import torch
 from torch import nn
 
-from smp_camvid.data.classes import VOID, ClassTable
+from smp_camvid import runs
+from smp_camvid.data.classes import ClassTable
 from smp_camvid.data.loaders import Batch
-from smp_camvid.errors import DataError, TrainingError
-from smp_camvid.evaluation.evaluate import Result, evaluate_batches
+from smp_camvid.errors import TrainingError, UsageError
+from smp_camvid.evaluation.evaluate import Loss, Result, evaluate_batches
 from smp_camvid.evaluation.metrics import ConfusionMatrix, summarize
 from smp_camvid.inference.device import choose_arithmetic, resolve_device
 from smp_camvid.inference.predictor import likeliest
 from smp_camvid.models.network import Network
 from smp_camvid.recipe import LossConfig, Recipe, TrainConfig, check_section
 from smp_camvid.training import events
-from smp_camvid.training.checkpoint import TrainState, load_checkpoint, restore_random_state
+from smp_camvid.training.batches import (
+    as_batch,
+    batches_of,
+    check_batch,
+    frame_names,
+    length_of,
+    move_batch,
+    steps_of,
+)
+from smp_camvid.training.checkpoint import (
+    TrainState,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+)
+from smp_camvid.training.determinism import Determinism
+from smp_camvid.training.distributed import join, own_device
+from smp_camvid.training.early_stopping import check_metric, watched
 from smp_camvid.training.interrupts import Interrupted, Interrupts
 from smp_camvid.training.keeper import Keeper
+from smp_camvid.training.learner import Learner, NotFiniteError
 from smp_camvid.training.listening import Audience, default_listeners
-from smp_camvid.training.losses import CrossEntropy
 from smp_camvid.training.objective import build_loss
-from smp_camvid.training.optim import build_optimizer
+from smp_camvid.training.out_of_memory import training_told
+from smp_camvid.training.pace import Pace
 from smp_camvid.training.preview import (
     ELSEWHERE,
     as_network,
@@ -45,10 +66,8 @@ from smp_camvid.training.preview import (
     run_recipe,
     run_started,
 )
+from smp_camvid.training.resuming import check_same_run, epochs_raised, resumed_notices
 from smp_camvid.training.schedule import lr_factor
-
-SLOW_EPOCH_SECONDS = 600
-STEPS_BEFORE_ESTIMATE = 3
 
 
 class Trainer:
@@ -57,8 +76,9 @@ class Trainer:
     `model` is what `create_model` returns, or a Network.  `train_loader` and `val_loader` yield
     `Batch`es, or tuples, of RGB 0-255 `[B, 3, H, W]` and labels `[B, H, W]` with void 255; a
     loader of `smp_camvid.loaders` also knows its classes and protocol.  Options are the fields of
-    `TrainConfig` (epochs, lr, device, save_dir, ...); `loss` is a LossConfig or a CrossEntropy.
-    Nothing is written before `train()`.
+    `TrainConfig` (epochs, lr, device, save_dir, ...); `loss` is a LossConfig or a loss module.
+    Under torchrun each process makes one, with the loaders of its share.  Nothing is written
+    before `train()`.
 
     Raises UsageError for a wrong option and DeviceError for a missing device.
     """
@@ -69,7 +89,7 @@ class Trainer:
         train_loader: Iterable[Any],
         val_loader: Iterable[Any] | None = None,
         *,
-        loss: LossConfig | CrossEntropy | None = None,
+        loss: LossConfig | Loss | None = None,
         recipe: Recipe | None = None,
         metadata: dict[str, Any] | None = None,
         listeners: Sequence[events.Listener] | None = None,
@@ -77,24 +97,45 @@ class Trainer:
     ) -> None:
         self.config = cfg = check_section(recipe.train if recipe else TrainConfig(), options)
         self.train_loader, self.val_loader = train_loader, val_loader
-        self.network = model if isinstance(model, Network) else as_network(model, train_loader)
-        recipe = run_recipe(recipe, self.network, train_loader, cfg)
-        self.device = resolve_device(cfg.device)
+        network = model if isinstance(model, Network) else as_network(model, train_loader)
+        recipe = run_recipe(recipe, network, train_loader, cfg)
+        check_metric(cfg, network.table)
+        if cfg.batch_size == "auto":
+            raise UsageError(
+                "The loaders given decide the batch size.", "Build the run from a recipe for auto."
+            )
+        self._determinism = Determinism(cfg.deterministic)
+        self.device = own_device(resolve_device(cfg.device))
+        self.group = join(self.device)
         self.arithmetic = choose_arithmetic(self.device, cfg.precision, cfg.memory_format)
-        self.network.to(self.device).to(memory_format=self.arithmetic.memory_format)
-        if not isinstance(loss, CrossEntropy):
-            loss = build_loss(loss or recipe.loss, train_loader, len(self.table))
-        self.loss = loss.to(self.device)
-        self.optimizer = build_optimizer(self.network, cfg)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.arithmetic.needs_scaler)
+        if loss is None or isinstance(loss, LossConfig):
+            loss = build_loss(loss or recipe.loss, train_loader, len(network.table))
+        self.loss = loss.to(self.device) if isinstance(loss, nn.Module) else loss
+        self.learner = Learner(network, self.loss, cfg, self.arithmetic, self.group)
         self.state = TrainState()
         about = made_from_of(train_loader).get("about", {}) if metadata is None else metadata
-        self.keeper = Keeper(recipe, self.network, describe_training(about, val_loader, recipe))
+        described = describe_training(about, val_loader, recipe)
+        self.keeper = Keeper(recipe, self.learner, described, self.group)
         self._confusion = ConfusionMatrix(len(self.table), self.device)
-        self._audience = Audience(listeners)
-        self._interrupts = Interrupts()
+        self._audience = Audience(listeners if self.group.is_main else [])
+        self._interrupts = Interrupts(self.group)
         self._resumed: dict[str, Any] | None = None
-        self._estimated = False
+        self._due = False
+        self.notices: list[str] = []
+        """Sentences the user should see when the run begins."""
+
+    @property
+    def network(self) -> Network:
+        """What is trained; its averaged weights, where the recipe has them, are `judged`."""
+        return self.learner.network
+
+    @property
+    def judged(self) -> Network:
+        return self.learner.judged
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.learner.optimizer
 
     @property
     def table(self) -> ClassTable:
@@ -116,12 +157,13 @@ class Trainer:
             self._open_run()
             reason, result = "failed", None
             try:
-                while self.state.epoch < self.config.epochs:
+                while self.state.epoch < self.config.epochs and not self.state.stopped:
                     result = self._epoch(self.state.epoch + 1)
                 reason = "done"
             except Interrupted:
                 self._save_weights("last", self.state.epoch)
                 self._save_checkpoint()
+                self.group.barrier()  # torchrun ends the group when one process has ended
                 reason = "interrupted"
             finally:
                 ended = self._ended(reason, result)
@@ -134,53 +176,62 @@ class Trainer:
         The loss is divided by all pixels they count, so 2 x 4 frames equal 8.  Returns it.
         Raises TrainingError before the update when it is not finite.
         """
-        self.network.train()
-        moved = [self._moved(self._checked(batch)) for batch in batches]
-        counts = [self.loss.count(batch.target, batch.weight) for batch in moved]
-        count = torch.stack(counts).sum().clamp(min=1e-12)
-        self.optimizer.zero_grad(set_to_none=True)
-        summed = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in moved:
-            logits = self._forward(batch.image)
-            loss_sum, _ = self.loss(logits, batch.target, batch.weight)
-            self.scaler.scale(loss_sum / count).backward()
-            summed += loss_sum.detach()
-            self._confusion.update(likeliest(logits.detach()), batch.target)
-        loss = float(summed / count)
-        if not math.isfinite(loss):
-            raise TrainingError(*self._where_not_finite(loss, batches))
-        self._update()
-        self.state.loss_sum += float(summed)
-        self.state.loss_count += float(count)
-        return loss
+        first, classes = self.state.step == 0, len(self.table)
+        moved = [move_batch(check_batch(batch, classes, first), self.device) for batch in batches]
+        pictures = [batch.image for batch in moved]
+        fits = training_told(self.keeper.recipe, self.network, self.arithmetic, pictures)
+        try:
+            with fits, self._determinism.watching():
+                sums, counts, logits = self.learner.step(moved)
+        except NotFiniteError as error:
+            raise TrainingError(*self._where_not_finite(error, batches)) from None
+        for batch, shown in zip(moved, logits, strict=True):
+            self._confusion.update(likeliest(shown), batch.target)
+        both = torch.stack([sums, counts.double()]).cpu()
+        before = self.state.loss_sums
+        self.state.loss_sums = both if before is None else before + both
+        return float(self.loss.total(sums, counts))
 
     def val_step(self, batch: Batch) -> Result:
         """One validation batch: its confusion matrix and mean loss.  Weights stay as they are."""
-        return evaluate_batches(self.network, [batch], loss=self.loss)
+        return evaluate_batches(self.judged, [batch], loss=self.loss)
 
     def validate(self) -> Result:
         """The whole validation split, through the loop that `evaluate` uses."""
         assert self.val_loader is not None
-        epoch = self.state.epoch + 1
+        epoch, steps = self.state.epoch + 1, length_of(self.val_loader)
 
         def on_step(step: int, steps: int) -> None:
             self._audience.tell(events.ValidationStep(epoch, step, steps))
-            self._interrupts.check()
+            if self.group.world == 1:  # the processes of a group validate unequal numbers
+                self._interrupts.check()
 
+        self.group.align(self.judged)
         batches = map(as_batch, self.val_loader)
-        steps = _length(self.val_loader)
-        return evaluate_batches(self.network, batches, steps, loss=self.loss, on_step=on_step)
+        run = partial(evaluate_batches, loss=self.loss, on_step=on_step, add=self.group.add)
+        return run(self.judged, batches, steps)
 
     def resume(self, run_dir: str | Path) -> None:
-        """Goes on from a run's checkpoint.  Call before `train()`."""
-        document = load_checkpoint(Path(run_dir) / "checkpoint.pt")
+        """Goes on from a run's checkpoint.  Call before `train()`.
+
+        A run killed before its first checkpoint begins anew in its folder.  Raises UsageError
+        when the recipe is another than the run's, RunError without a whole checkpoint.  Only the
+        main process reads the folder.
+        """
+        reads = self.group.is_main and not runs.is_untrained(Path(run_dir))
+        document = self.group.share(
+            load_checkpoint(Path(run_dir) / "checkpoint.pt") if reads else None
+        )
+        if document is not None:
+            check_same_run(document["recipe"], self.keeper.recipe)
         self.keeper.open_at(Path(run_dir))
+        if document is None:
+            return
         self.state = document["state"]
-        self.network.load_state_dict(document["parts"]["model"])
-        self.optimizer.load_state_dict(document["parts"]["optimizer"])
-        if document["parts"]["scaler"]:  # empty where the run did not train in fp16
-            self.scaler.load_state_dict(document["parts"]["scaler"])
-        if self.state.counts is not None:
+        if epochs_raised(document["recipe"], self.config):
+            self.state.stopped = False  # asking for more epochs overrules early stopping
+        self.learner.load_state_dict(document["parts"])
+        if self.state.counts is not None and self.group.is_main:  # those of all processes
             self._confusion.counts = self.state.counts.to(self.device)
         self._resumed = document
 
@@ -188,17 +239,21 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> Result | None:
         began = time.perf_counter()
+        self.learner.begin_epoch(epoch)
         waited, images = self._train_epoch(epoch)
         speed = images / max(time.perf_counter() - began, 1e-9)
         last = epoch == self.config.epochs
         judged = self.val_loader is not None and (last or epoch % self.config.val_every == 0)
         result = self.validate() if judged else None
+        done = self._epoch_done(epoch, result, speed, time.perf_counter() - began, waited)
         best = self._judge(epoch, result)
-        done = self._epoch_done(epoch, result, best, speed, time.perf_counter() - began, waited)
+        done = replace(done, best=best)
         self.state.finish_epoch()
         self._confusion = ConfusionMatrix(len(self.table), self.device)
-        self.keeper.record(done)
+        if self.group.is_main:
+            self.keeper.record(done)
         self._audience.tell(done)
+        last = last or self.state.stopped
         self._save(epoch, best, last)
         if not last:
             self._interrupts.check()
@@ -208,101 +263,82 @@ class Trainer:
         """Returns the seconds waited for data and the images trained."""
         steps, began = self.steps_per_epoch, time.perf_counter()
         waited, images, skipped = 0.0, 0, self.state.batch
-        batches = self._batches(epoch)
+        batches = batches_of(self.train_loader, epoch, self.state.batch)
+        pace = Pace(self.network, self.keeper.recipe)
         while True:
             asked = time.perf_counter()
             group = list(islice(batches, self.config.accumulate))
             waited += time.perf_counter() - asked
             if not group:
                 return waited, images
-            lr = self._set_lr()
+            lr = self._lr_at(self.state.step)
+            self.learner.set_lr(lr)
             loss = self.train_step(*group)
             self.state.step += 1
             self.state.batch += len(group)
-            images += sum(len(batch.image) for batch in group)
+            images += sum(len(batch.image) for batch in group) * self.group.world
             step = math.ceil(self.state.batch / self.config.accumulate)
             seconds = time.perf_counter() - began
             self._audience.tell(events.StepDone(epoch, step, steps, loss, lr, images, seconds))
-            trained = step - skipped // self.config.accumulate
-            self._warn_if_slow(trained, steps, seconds)
-            self._interrupts.check()
+            self._audience.notice(
+                pace.notice(step - skipped // self.config.accumulate, steps, seconds)
+            )
+            self._audience.notice(self._determinism.notice())
+            self._between_steps(step == steps)
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch that are not trained yet."""
-        sampler: Any = getattr(self.train_loader, "sampler", None)
-        skip = self.state.batch
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        if hasattr(sampler, "start"):  # the sampler skips without loading
-            sampler.start(skip)
-            skip = 0
-        return map(as_batch, islice(iter(self.train_loader), skip, None))
+    def _between_steps(self, epoch_over: bool) -> None:
+        """Where a run can be stopped, and saved in the middle of an epoch."""
+        every = self.config.checkpoint_steps
+        due = self.state.step % every == 0 if every else self.keeper.overdue
+        self._due = self._interrupts.check(also=due)
+        if self._due and not epoch_over:  # there it waits for the validation
+            self._save_checkpoint()
 
-    def _forward(self, image: torch.Tensor) -> torch.Tensor:
-        try:
-            with self.arithmetic.autocast():
-                logits: torch.Tensor = self.network(image)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise TrainingError(
-                f"A batch of {len(image)} is too small: BatchNorm over one value has no variance.",
-                "Use --batch-size 2 or more.",
-            ) from error
-        return logits
-
-    def _update(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-
-    def _set_lr(self) -> float:
+    def _lr_at(self, step: int) -> float:
+        """The learning rate of optimizer step `step`, from 0: nothing to restore but plateau's."""
         cfg, per_epoch = self.config, self.steps_per_epoch
         warmup = round(cfg.warmup_epochs * per_epoch)
-        factor = lr_factor(cfg.schedule, self.state.step, cfg.epochs * per_epoch, warmup)
-        lr = cfg.lr * factor * self.state.plateau_factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        return lr
+        factor = lr_factor(cfg.schedule, step, cfg.epochs * per_epoch, warmup)
+        return cfg.lr * factor * self.state.plateau_factor
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one pass over the training frames."""
-        length = _length(self.train_loader)
-        if not length:
-            raise DataError("The train loader has no length; the schedule needs to know it.")
-        return math.ceil(length / self.config.accumulate)
+        return steps_of(self.train_loader, self.config.accumulate)
 
     # --- what an epoch leaves -----------------------------------------------------------------
 
     def _judge(self, epoch: int, result: Result | None) -> bool:
-        """Best-so-far and plateau; returns whether this epoch is the best."""
+        """Best-so-far, plateau and early stopping; returns whether this epoch is the best."""
         if result is None:
             return False
+        scores = self._scores(result)
         if self.config.schedule == "plateau":
             self.state.note_plateau(result.loss, self.config.patience)
-        return self.state.note_best(summarize(result.matrix, self.table).miou, epoch)
+        if self.config.stop_after:
+            value = watched(self.config.stop_metric, scores)
+            self.state.note_stop(value, epoch, self.config.stop_after)
+        return self.state.note_best(scores.miou, epoch)
 
     def _epoch_done(
-        self, epoch: int, result: Result | None, best: bool, speed: float,
-        seconds: float, waited: float,
-    ) -> events.EpochDone:  # fmt: skip
-        loss = self.state.loss_sum / max(self.state.loss_count, 1e-12)
+        self, epoch: int, result: Result | None, speed: float, seconds: float, waited: float
+    ) -> events.EpochDone:
+        sums = self.state.loss_sums
+        loss = 0.0 if sums is None else float(self.loss.total(*sums.to(self.device)))
+        self.group.add(self._confusion.counts)
         cuda = self.device.type == "cuda"
         return events.EpochDone(
             epoch=epoch,
             epochs=self.config.epochs,
             train=self._scores(Result(self._confusion.matrix(), loss, 0)),
             val=None if result is None else self._scores(result),
-            lr=float(self.optimizer.param_groups[0]["lr"]),
+            lr=self._lr_at(self.state.step - 1),
             images_per_second=speed,
             seconds=seconds,
             seconds_left=seconds * (self.config.epochs - epoch),
             data_wait_seconds=waited,
             gpu_memory_bytes=torch.cuda.max_memory_allocated(self.device) if cuda else None,
-            best=best,
+            best=False,
         )
 
     def _scores(self, result: Result) -> events.Scores:
@@ -311,44 +347,63 @@ class Trainer:
 
     def _save(self, epoch: int, best: bool, last: bool) -> None:
         every = epoch % self.config.save_every == 0
-        if best:
-            self._save_weights("best", epoch)
+        if best and self.group.is_main:
+            self._saved(epoch, self.keeper.best_weights(epoch))
         if every:
             self._save_weights(f"epoch-{epoch:04d}", epoch)
-            self.keeper.drop_old_weights()
-        if every or last or self.keeper.overdue:
+            if self.group.is_main:
+                self.keeper.drop_old_weights()
+        if self.group.share(every or last or self._due or self.keeper.overdue):
             self._save_weights("last", epoch)
             self._save_checkpoint()
-        if (every or last) and (self.config.save_plots or self.config.show_plots):
-            for split, loader in (("train", self.train_loader), ("val", self.val_loader)):
-                if loader is not None:
-                    frames = preview_frames(self.network, loader)
-                    self._audience.tell(events.Pictures(epoch, split, frames))
+        cfg = self.config
+        if (every or last) and (cfg.save_plots or cfg.show_plots or cfg.loggers):
+            self._show_pictures(epoch)
+
+    def _show_pictures(self, epoch: int) -> None:
+        for split, loader in (("train", self.train_loader), ("val", self.val_loader)):
+            if loader is not None and self.group.is_main:
+                frames = preview_frames(self.judged, loader)
+                self._audience.tell(events.Pictures(epoch, split, frames))
 
     def _save_weights(self, name: str, epoch: int) -> None:
-        self._audience.tell(events.Saved(epoch, self.keeper.weights(name, epoch)))
+        if self.group.is_main:
+            self._saved(epoch, self.keeper.weights(name, epoch))
+
+    def _saved(self, epoch: int, paths: Iterable[Path]) -> None:
+        for path in paths:
+            self._audience.tell(events.Saved(epoch, path))
 
     def _save_checkpoint(self) -> None:
-        self.state.counts = self._confusion.counts.cpu()
-        self.keeper.checkpoint(self.state, self.optimizer, self.scaler)
+        self.state.counts = self.group.add(self._confusion.counts.clone()).cpu()
+        rng = self.group.gather(random_state())
+        if self.group.is_main:
+            self.keeper.checkpoint(self.state, rng)
 
     # --- opening and closing ------------------------------------------------------------------
 
     def _open_run(self) -> None:
-        cfg = self.config
-        torch.use_deterministic_algorithms(cfg.deterministic)
+        self._determinism.switch()
         self.keeper.check()
-        if self._resumed is not None:
-            restore_random_state(self._resumed["rng"])
-            self.keeper.reopen(self.state.epoch)
-        elif self.keeper.opened:  # train() was called again, in a notebook after Ctrl-C
-            self.keeper.reopen(self.state.epoch)
-        else:
-            torch.manual_seed(cfg.seed)
-            self.keeper.create(str(self.arithmetic))
+        notices = self.notices + resumed_notices(self._resumed, self.config, self.group)
+        begins = self._resumed is None and self.state.step == 0
+        if begins:
+            torch.manual_seed(self.config.seed + self.group.rank)
+        elif self._resumed is not None:  # else train() was called again, in a notebook after Ctrl-C
+            restore_random_state(self._resumed["parts"]["rng"], self.group, self.state.step)
         self._resumed = None
-        self._audience.open(default_listeners(cfg, self.run_dir, self.keeper.history()))
+        if self.keeper.opened:
+            self.keeper.reopen(self.state)
+        else:
+            self.keeper.create()
+        if self.group.is_main:
+            history = self.keeper.history()
+            self._audience.open(default_listeners(self.config, self.run_dir, history))
         self._audience.tell(run_started(self))
+        for notice in notices:
+            self._audience.notice(notice)
+        if begins:
+            self._save_checkpoint()  # from here on a killed run can go on
 
     def _ended(self, reason: str, result: Result | None) -> events.RunEnded:
         done = reason == "done"
@@ -364,73 +419,14 @@ class Trainer:
             next_command=f"smp-camvid {verb} {self.run_dir}" if known else "",
         )
 
-    # --- checks and notices -------------------------------------------------------------------
-
-    def _checked(self, batch: Batch) -> Batch:
-        """Labels are checked here, on the CPU: a wrong one on a GPU is a device-side assert."""
-        image, target, classes = batch.image, batch.target, len(self.table)
-        if target.ndim != 3 or image.ndim != 4 or image.shape[1] != 3:
-            raise DataError(
-                f"A batch must be pictures [B, 3, H, W] and labels [B, H, W], not "
-                f"{list(image.shape)} and {list(target.shape)}."
-            )
-        if self.state.step == 0 and image.is_floating_point() and float(image.max()) <= 1:
-            raise DataError(
-                "Pictures must be RGB from 0 to 255; these are at most 1.",
-                "Leave out the division: the model normalises by itself.",
-            )
-        wrong = ((target < 0) | (target >= classes)) & (target != VOID)
-        if wrong.any():
-            frame = int(wrong.flatten(1).any(1).nonzero()[0])
-            raise DataError(
-                f"Frame {int(batch.index[frame])} has the label {int(target[wrong][0])}; "
-                f"{classes} classes are 0 to {classes - 1}, void is {VOID}."
-            )
-        return batch
-
-    def _moved(self, batch: Batch) -> Batch:
-        image, target, index, weight = batch
-        return Batch(
-            image.to(self.device, non_blocking=True),
-            target.to(self.device, non_blocking=True),
-            index,
-            None if weight is None else weight.to(self.device, non_blocking=True),
-        )
-
-    def _where_not_finite(self, loss: float, batches: Sequence[Batch]) -> tuple[str, str]:
-        frames = getattr(getattr(self.train_loader, "dataset", None), "frames", None)
-        indices = [int(i) for batch in batches for i in batch.index]
-        names = ", ".join(frames[i].stem if frames else f"frame {i}" for i in indices)
+    def _where_not_finite(self, error: NotFiniteError, batches: Sequence[Batch]) -> tuple[str, str]:
+        mine = frame_names(self.train_loader, batches) if error.mine else []
+        names = ", ".join(name for names in self.group.gather(mine) for name in names)
         return (
-            f"The loss is {loss} at epoch {self.state.epoch + 1}, batch {self.state.batch + 1} "
-            f"({names}); the weights were not updated.",
+            f"The loss is {error.loss} at epoch {self.state.epoch + 1}, batch "
+            f"{self.state.batch + 1} ({names}); the weights were not updated.",
             f"Lower the learning rate (--lr {self.config.lr / 10:g}), or --set train.clip_norm=1.",
         )
-
-    def _warn_if_slow(self, step: int, steps: int, seconds: float) -> None:
-        """Once, after the first steps: an epoch that will take long gets its lighter command."""
-        if self._estimated or step < STEPS_BEFORE_ESTIMATE:
-            return
-        self._estimated = True
-        expected = seconds / step * steps
-        if expected > SLOW_EPOCH_SECONDS:
-            arch = self.network.config.get("arch")
-            lighter = (
-                "--arch vanilla --set model.base_channels=16 --size 180x240"
-                if arch == "vanilla"
-                else "--recipe unet-lite0"
-            )
-            sentence = f"An epoch will take about {expected / 60:.0f} minutes here."
-            if self.keeper.recipe.name != "unet-lite0":
-                sentence += f" Lighter: smp-camvid train {lighter}"
-            self._audience.tell(events.Notice(sentence))
-
-
-def as_batch(batch: Any) -> Batch:
-    """A Batch, or any (picture, label) pair of tensors as one."""
-    if isinstance(batch, Batch):
-        return batch
-    return Batch(batch[0], batch[1].long(), torch.arange(len(batch[0])), None)
 
 
 def describe_training(
@@ -440,7 +436,3 @@ def describe_training(
     protocol = getattr(getattr(val_loader, "dataset", None), "protocol", "")
     size = list(recipe.data.size)
     return {"protocol": protocol, "train_size": size, "recipe": recipe.name, **about}
-
-
-def _length(loader: Iterable[Any]) -> int:
-    return len(loader) if isinstance(loader, Sized) else 0

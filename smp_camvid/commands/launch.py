@@ -1,0 +1,105 @@
+"""`train --devices N`: N processes on this machine, started and watched by torch's own launcher.
+
+Each runs the command line as it was given; torchrun's variables tell it that it is one of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+
+from smp_camvid.errors import InterruptedRun, RunError, SmpCamvidError, UsageError
+from smp_camvid.recipe import Recipe
+from smp_camvid.training import torchrun
+
+SECONDS_TO_END = "120"  # for the step and the checkpoint, after Ctrl-C; torch's own is 30
+
+
+def check_devices(recipe: Recipe, devices: int) -> None:
+    """Raises UsageError or DeviceError when the recipe cannot be trained by so many processes."""
+    from smp_camvid.data.sampling import share_of
+    from smp_camvid.inference.device import resolve_device
+    from smp_camvid.training.distributed import check_shareable
+
+    check_shareable(resolve_device(recipe.train.device), devices)
+    if isinstance(recipe.train.batch_size, int):
+        share_of(recipe.train.batch_size, devices)
+
+
+def check_launched(devices: int | None) -> None:
+    """Raises UsageError when torchrun and `--devices` say different things."""
+    if devices not in (None, torchrun.local_world()):
+        raise UsageError(
+            f"torchrun has started {torchrun.local_world()} processes here, --devices asks for "
+            f"{devices}.",
+            "Leave out --devices.",
+        )
+
+
+def launch(recipe: Recipe, devices: int, max_restarts: int) -> None:
+    """Runs this command in `devices` processes; returns when the run is done.
+
+    Raises typer.Exit with their code when they have said why, RunError when one was killed.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    _prepare(devices)
+    with tempfile.TemporaryDirectory() as logs:
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=devices, max_restarts=max_restarts,
+            role=torchrun.ROLE, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0", local_addr="localhost", logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )  # fmt: skip
+        try:
+            elastic_launch(config, sys.executable)("-m", "smp_camvid", *sys.argv[1:])
+        except SignalException:  # the processes have said what they left
+            raise typer.Exit(InterruptedRun.exit_code) from None
+        except ChildFailedError as error:
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            _explain(codes, recipe, devices)
+            raise typer.Exit(exit_code(codes.values())) from None
+
+
+def _prepare(devices: int) -> None:
+    """What the processes inherit, and a launcher that keeps to itself what they say anyway."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(torchrun.threads_each(devices)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SECONDS_TO_END)
+    if sys.platform == "linux":  # nothing of theirs has to leave the machine
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if os.environ.get("SMP_CAMVID_DEBUG") != "1" and "--debug" not in sys.argv:
+        quiet = logging.getLogger("torch.distributed.elastic")
+        quiet.addHandler(logging.NullHandler())
+        quiet.propagate = False
+
+
+def exit_code(codes: Iterable[int]) -> int:
+    """That of the group: a wrong option before a failure before an interruption.
+
+    Negative ones are processes ended by a signal, mostly because another had failed.
+    """
+    known = set(codes)
+    order = (UsageError.exit_code, SmpCamvidError.exit_code, InterruptedRun.exit_code)
+    return next((code for code in order if code in known), SmpCamvidError.exit_code)
+
+
+def _explain(codes: dict[int, int], recipe: Recipe, devices: int) -> None:
+    """Raises RunError for a process that was killed and could not say so itself."""
+    killed = {rank: -code for rank, code in codes.items() if code < 0 and -code != signal.SIGTERM}
+    if not killed:
+        return
+    rank, number = min(killed.items())
+    run = torchrun.run_of_children(Path(recipe.train.save_dir), recipe.name)
+    again = f"Go on with: smp-camvid train --resume {run} --devices {devices}" if run else ""
+    lack = ", often for lack of memory" if number == signal.SIGKILL else ""
+    name = signal.Signals(number).name
+    raise RunError(f"Process {rank} was ended by {name}{lack}, and the run with it.", again)

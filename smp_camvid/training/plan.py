@@ -1,0 +1,247 @@
+"""What a run will be, before it is one: sizes, steps, memory, disk, time and learning rates.
+
+Nothing is trained and no run folder is made.  The time is that of a few real steps on the real
+batches, whose effect is taken back; frames that were not decoded before are now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from smp_camvid.data.classes import CAMVID11, CAMVID32
+from smp_camvid.data.loaders import Batch
+from smp_camvid.data.room import in_words
+from smp_camvid.errors import DeviceError
+from smp_camvid.evaluation.evaluate import evaluate_batches
+from smp_camvid.inference.device import Arithmetic, resolve_device
+from smp_camvid.inference.memory import free_bytes
+from smp_camvid.recipe import Recipe, TrainConfig
+from smp_camvid.training.batch_size import UNSEEN, Size, Trial, largest_picture, resolve_batch_size
+from smp_camvid.training.batches import as_batch, length_of, move_batch
+from smp_camvid.training.distributed import Dist
+from smp_camvid.training.experiment import build_network, crop_of, crop_plan
+from smp_camvid.training.keeper import disk_needed
+from smp_camvid.training.learner import Learner
+from smp_camvid.training.out_of_memory import remedies, training_told
+from smp_camvid.training.preview import frames_of
+from smp_camvid.training.schedule import lr_factor
+from smp_camvid.training.step_memory import Flops, StepMemory, count_flops, estimate_memory
+from smp_camvid.training.trainer import Trainer
+from smp_camvid.training.trial_steps import endless_groups, left_as_found
+
+T = TypeVar("T")
+
+STEPS_TO_TIME = 4
+"""The first one, with the start of workers and kernels, is not counted where there are more."""
+SECONDS_TO_TIME = 30.0
+"""No further step is begun after so long: on a slow machine one has to do."""
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a few real steps took, in seconds."""
+
+    step: float
+    steps_timed: int
+    validation: float
+    """A whole validation, from one of its batches; 0 without a val split."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the plan knows of the frames; nothing of it without a dataset."""
+
+    protocol: str
+    train_frames: int
+    val_frames: int
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `train --dry-run` prints."""
+
+    recipe: Recipe
+    arithmetic: Arithmetic
+    processes: int
+    data: Data | None
+    picture: Size
+    """Height and width of the largest training picture."""
+    network_size: Size
+    """The same as the network gets it, padded or mirrored."""
+    mirrored: bool
+    parameters: int
+    flops: Flops | None
+    """None for a network that cannot be counted without numbers."""
+    memory: StepMemory | None
+    free_memory: int | None
+    disk: int
+    free_disk: int
+    timing: Timing | None = None
+
+    @property
+    def frames(self) -> int:
+        """Frames of a batch in one process."""
+        return max(1, self.recipe.train.frames_per_batch // self.processes)
+
+    @property
+    def needed_memory(self) -> int | None:
+        """Bytes of a step, with what kernels take for themselves."""
+        if self.memory is None:
+            return None
+        return int(UNSEEN * self.memory.total(self.frames))
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory is there, as far as anyone knows."""
+        needed, free = self.needed_memory, self.free_memory
+        return needed is None or free is None or needed <= free
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps of the whole run."""
+        return None if self.data is None else self.recipe.train.epochs * self.data.steps_per_epoch
+
+    @property
+    def seconds(self) -> float | None:
+        """The whole run, validation included; saving is not."""
+        if self.timing is None or self.steps is None:
+            return None
+        judged = -(-self.recipe.train.epochs // self.recipe.train.val_every)
+        return self.steps * self.timing.step + judged * self.timing.validation
+
+
+def make_plan(trainer: Trainer, processes: int = 1) -> Plan:
+    """The plan of a run that is ready to start, as far as it is known without a step."""
+    data = Data(
+        protocol=str(trainer.keeper.metadata["protocol"]),
+        train_frames=frames_of(trainer.train_loader),
+        val_frames=frames_of(trainer.val_loader),
+        steps_per_epoch=trainer.steps_per_epoch,
+    )
+    return _plan(trainer.keeper.recipe, trainer.learner, data, processes)
+
+
+def plan_without_data(recipe: Recipe, processes: int = 1) -> Plan | None:
+    """What can be known of a run whose dataset is not there; None without even its classes."""
+    table = {"11": CAMVID11, "32": CAMVID32}.get(recipe.data.classes)
+    if table is None:
+        return None
+    network = build_network(recipe, table)
+    device = resolve_device(recipe.train.device)
+    picture = largest_picture(crop_of(recipe.data), crop_plan(recipe))
+    recipe, _ = resolve_batch_size(recipe, network, picture, Dist())
+    return _plan(recipe, Trial(recipe, network, picture, device).learner, None, processes)
+
+
+def _plan(recipe: Recipe, learner: Learner, data: Data | None, processes: int) -> Plan:
+    network, arithmetic = learner.network, learner.arithmetic
+    picture = largest_picture(crop_of(recipe.data), crop_plan(recipe))
+    return Plan(
+        recipe=recipe,
+        arithmetic=arithmetic,
+        processes=processes,
+        data=data,
+        picture=picture,
+        network_size=(network.padded_size(picture[0]), network.padded_size(picture[1])),
+        mirrored=network.size_policy["border"] == "mirror",
+        parameters=network.num_parameters,
+        flops=_or_none(lambda: count_flops(learner.trained, picture)),
+        memory=_or_none(lambda: estimate_memory(learner, picture)),
+        free_memory=free_bytes(arithmetic.device),
+        disk=disk_needed(recipe.train, network),
+        free_disk=_free_disk(Path(recipe.train.save_dir)),
+    )
+
+
+def _free_disk(folder: Path) -> int:
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _or_none(count: Callable[[], T]) -> T | None:
+    # A plugin's network may not run on shapes alone, and raise anything.
+    with contextlib.suppress(Exception):
+        return count()
+    return None
+
+
+def time_steps(
+    trainer: Trainer, processes: int = 1, on_step: OnStep = lambda step, steps: None
+) -> Timing:
+    """Takes a few training steps and a validation batch, and takes their effect back.
+
+    With several `processes` the steps are the share of one.  Raises DeviceError when a step does
+    not fit into the memory.
+    """
+    learner = trainer.learner
+    seconds: list[float] = []
+    began = time.perf_counter()
+    with left_as_found(learner):
+        groups = endless_groups(trainer)
+        while len(seconds) < STEPS_TO_TIME and time.perf_counter() - began < SECONDS_TO_TIME:
+            asked = time.perf_counter()
+            batches = [_share(batch, processes) for batch in next(groups)]
+            images = [batch.image for batch in batches]
+            with training_told(trainer.keeper.recipe, learner.network, learner.arithmetic, images):
+                learner.step(batches)
+            seconds.append(time.perf_counter() - asked)
+            on_step(len(seconds), STEPS_TO_TIME)
+        counted = seconds[1:] or seconds
+        validation = _validation_seconds(trainer) / processes
+    return Timing(sum(counted) / len(counted), len(counted), validation)
+
+
+def _share(batch: Batch, processes: int) -> Batch:
+    image, target, index, weight = (None if t is None else t[::processes] for t in batch)
+    assert image is not None and target is not None and index is not None
+    return Batch(image, target, index, weight)
+
+
+def _validation_seconds(trainer: Trainer) -> float:
+    if trainer.val_loader is None:
+        return 0.0
+    first = islice(trainer.val_loader, 1)
+    batches = [move_batch(as_batch(batch), trainer.device) for batch in first]
+    seconds = []
+    for _ in range(2):  # the first time kernels are chosen
+        began = time.perf_counter()
+        evaluate_batches(trainer.judged, batches, loss=trainer.loss)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) * length_of(trainer.val_loader)
+
+
+def lr_over(config: TrainConfig, steps_per_epoch: int, points: int) -> list[float]:
+    """The learning rate at `points` steps spread over the run, first and last among them.
+
+    That of the plateau schedule, which depends on the scores, stays at its start.
+    """
+    steps = config.epochs * steps_per_epoch
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    points = max(1, min(points, steps))
+    at = [round(n * (steps - 1) / max(1, points - 1)) for n in range(points)]
+    return [config.lr * lr_factor(config.schedule, step, steps, warmup) for step in at]
+
+
+def check_room(plan: Plan) -> None:
+    """Raises DeviceError with what to lower when a step needs more memory than is free."""
+    if plan.fits:
+        return
+    assert plan.needed_memory is not None and plan.free_memory is not None
+    changes = remedies(plan.recipe, plan.arithmetic, batch=plan.frames > 1)
+    raise DeviceError(
+        f"A training step needs about {in_words(plan.needed_memory)} of memory, "
+        f"{in_words(plan.free_memory)} are free.",
+        f"Change, in this order: {'; '.join(changes)}.",
+    )

@@ -1,0 +1,80 @@
+"""Going on with a run: what may differ, and what the user is told."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from smp_camvid import recipe
+from smp_camvid.errors import UsageError
+from smp_camvid.recipe import Recipe, TrainConfig
+
+if TYPE_CHECKING:
+    from smp_camvid.training.distributed import Dist
+
+MAY_DIFFER = frozenset(
+    {"train.device", "train.workers", "train.verbose", "train.save_plots", "train.show_plots",
+     "train.loggers", "train.save_dir", "data.path"}
+)  # fmt: skip
+"""Keys that do not change what is computed, only where and how it is shown."""
+
+
+def check_same_run(before: str, now: Recipe) -> None:
+    """Raises UsageError, with the differences, when `now` is not the recipe (TOML) of the run.
+
+    `train.epochs` may grow: the schedule is then that of the new total.
+    """
+    old = Recipe.model_validate(_without_extends(before))
+    if differing := differences(old, now):
+        raise UsageError(
+            f"A resumed run keeps its recipe; this would change it: {'; '.join(differing)}.",
+            "Leave it out, or start a new run from these weights with --weights RUN.",
+        )
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """ "train.lr 0.001 -> 0.002" for every key that makes another run."""
+    found = []
+    before, after = recipe.flat_values(old), recipe.flat_values(new)
+    for key in sorted({*before, *after} - MAY_DIFFER):
+        was, is_ = before.get(key), after.get(key)
+        more = key == "train.epochs" and new.train.epochs > old.train.epochs
+        if was != is_ and not more:
+            found.append(f"{key} {was} -> {is_}")
+    return found
+
+
+def _without_extends(text: str) -> dict[str, Any]:
+    values = tomllib.loads(text)
+    values.pop("extends", None)
+    return values
+
+
+def epochs_raised(before: str, config: TrainConfig) -> int:
+    """How many epochs more than the recipe (TOML) of the checkpoint has."""
+    return config.epochs - int(_without_extends(before)["train"]["epochs"])
+
+
+def resumed_notices(document: dict[str, Any] | None, config: TrainConfig, group: Dist) -> list[str]:
+    """What a user should know about the checkpoint that a run goes on from."""
+    said = []
+    if group.restarts:
+        said.append(f"A process of the group ended; this is restart {group.restarts}.")
+    if document is None:
+        return said
+    state = document["state"]
+    if document["torn"]:
+        said.append("The newest checkpoint is broken; the run goes on from the one before it.")
+    at = f"epoch {state.epoch + 1}" + (f", batch {state.batch + 1}" if state.batch else "")
+    said.append(f"Going on at {at} (step {state.step}).")
+    if epochs_raised(document["recipe"], config):
+        said.append(
+            f"{config.epochs} epochs now: the learning rate follows the schedule of the new total "
+            "from here, so this is not the run that would have begun with it."
+        )
+    if len(document["parts"]["rng"]) != group.world:
+        said.append(
+            f"Processes: {group.world} instead of {len(document['parts']['rng'])}; random draws "
+            "such as dropout's begin anew."
+        )
+    return said
