@@ -25,7 +25,7 @@ from smp_camvid.commands.recipes import (
 from smp_camvid.commands.train import train
 from smp_camvid.errors import InterruptedRun, SmpCamvidError
 from smp_camvid.training import torchrun
-from smp_camvid.training.last_words import last_words
+from smp_camvid.training.last_words import SURVIVOR, last_words, lost_the_group
 
 
 class PlainErrors(TyperGroup):
@@ -49,7 +49,8 @@ class PlainErrors(TyperGroup):
                 if torchrun.local_rank() and hasattr(error, "exit_code"):  # one of them says it
                     raise typer.Exit(error.exit_code) from None
                 raise
-            fail(f"{plain_reason(error)} (--debug before the command shows where.)", 1, error)
+            code = SURVIVOR if torchrun.launched() and lost_the_group(error) else 1
+            fail(f"{plain_reason(error)} (--debug before the command shows where.)", code, error)
 
 
 def plain_reason(error: Exception) -> str:

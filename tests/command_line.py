@@ -27,6 +27,6 @@ def run(*words: str | Path | int) -> Result:
 def child(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, signed in to nothing but what `variables` hold."""
     return subprocess.run(
-        [*PROGRAM, *map(str, words)], capture_output=True, text=True, check=False,
+        [*PROGRAM, *map(str, words)], capture_output=True, text=True, check=False, timeout=60,
         env={**clean_environment(), "COLUMNS": "80", **variables},
     )  # fmt: skip

@@ -10,6 +10,7 @@ import dataclasses
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -87,9 +88,10 @@ def _serve(line: Connection, rank: int, world: int, port: int) -> None:
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
         "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
+    if sys.platform == "linux":  # else the name of the machine decides, which may not resolve
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     while (asked := line.recv()) is not None:
         task, args, kwargs = asked
         try:
@@ -118,13 +120,13 @@ def share_of(batch: Batch, group: Dist) -> Batch:
 
 
 def build(
-    model: dict[str, Any], loss: dict[str, Any], train: dict[str, Any], group: Dist
+    model: dict[str, Any], loss: dict[str, Any], options: dict[str, Any], group: Dist
 ) -> Learner:
-    options = dict(model)
+    arguments = dict(model)
     torch.manual_seed(3)
-    bare = create_model(options.pop("arch"), in_channels=3, classes=11, **options)
+    bare = create_model(arguments.pop("arch"), in_channels=3, classes=11, **arguments)
     network = Network(bare, (0.4, 0.4, 0.4), (0.3, 0.3, 0.3), CAMVID11, "camvid")
-    config = TrainConfig(**{"optimizer": "sgd", "lr": 0.002, "precision": "fp32", **train})
+    config = TrainConfig(**{"optimizer": "sgd", "lr": 0.002, "precision": "fp32", **options})
     built = build_loss(LossConfig(**loss), [], 11)
     return Learner(network, built, config, choose_arithmetic(CPU, "fp32"), group)
 
@@ -132,7 +134,7 @@ def build(
 def train(
     model: dict[str, Any],
     loss: dict[str, Any],
-    train: dict[str, Any],
+    options: dict[str, Any],
     steps: int = 20,
     frames: int = 5,
     deaf: str = "",
@@ -143,7 +145,7 @@ def train(
         group.add = lambda tensor: tensor  # type: ignore[method-assign]
     if deaf == "gradients":
         group.wrap = lambda module, image: module  # type: ignore[method-assign]
-    learner = build(model, loss, train, group)
+    learner = build(model, loss, options, group)
     values, per_step = [], learner.config.accumulate
     for step in range(steps):
         if step % 10 == 0:
@@ -171,10 +173,10 @@ def statistics_before_and_after_aligning(model: dict[str, Any]) -> list[Any]:
 
 
 def parameters_sent(
-    model: dict[str, Any], loss: dict[str, Any], train: dict[str, Any]
+    model: dict[str, Any], loss: dict[str, Any], options: dict[str, Any]
 ) -> tuple[int, int, int]:
     """Tensors that DistributedDataParallel sends, that got a gradient, that could learn."""
-    learner = build(model, loss, train, join(CPU))
+    learner = build(model, loss, options, join(CPU))
     learner.step([share_of(global_batch(0, 4), learner.group)])
     wrapped: Any = learner._wrapped
     learning = [p for p in learner.trained.parameters() if p.requires_grad]
@@ -206,7 +208,6 @@ SMALL = {"arch": "vanilla", "base_channels": 4, "depth": 2, "padding": "same", "
 def run(recipe_file: str) -> tuple[str, int]:
     """Trains a recipe; returns the run's folder and how many frames this process decoded."""
     decoded = []
-    torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         load = camvid.CamVid.load_image
 

@@ -507,6 +507,12 @@ def test_augmentation_encoder_and_option_values_are_in_the_one_message() -> None
     refused(said, 2, "2 problems", "`decoder_channels` for 2 blocks", "train.epoch")
 
 
+def test_tools_that_do_not_fit_are_in_the_one_message() -> None:
+    words = ["--set", "train.deep_supervision=0.4", "--set", "train.stop_metric=Skye"]
+    said = run("train", "--arch", "fpn", *words, "--data", "nowhere")
+    refused(said, 2, "2 problems", "does not fit fpn", "'Skye'. Did you mean 'Sky'?")
+
+
 def test_scores_are_not_counted_on_enlarged_labels(a_run: Path, segnet_data: Path) -> None:
     words = ["evaluate", a_run, "--data", segnet_data, "--json"]
     refused(run(*words, "--size", "96x128"), 2, "pixels nobody labelled", "--size 48x64")

@@ -33,6 +33,9 @@ from smp_camvid.training import distributed, interrupts, last_words, torchrun
 EPOCHS = 40
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
 PATIENCE_SECONDS = 240
+needs_proc = pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="finds the process to kill in /proc"
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +114,7 @@ def process_of(launcher: int, local_rank: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the process to kill in /proc")
+@needs_proc
 def test_torchrun_goes_on_where_a_killed_process_left_the_group(
     two: Group, write_recipe: Any, tmp_path: Path
 ) -> None:
@@ -227,6 +230,22 @@ def test_one_that_fails_ends_the_group_and_is_heard_once(write_recipe: Any, tmp_
 
 
 @pytest.mark.slow
+@needs_proc
+def test_a_killed_process_is_named_by_the_launcher(write_recipe: Any, tmp_path: Path) -> None:
+    launcher = train("--recipe", str(write_recipe("killed")), "--devices", "2")
+    run = tmp_path / "killed" / "run-1"
+    wait_for_epochs(run, launcher)
+    os.kill(process_of(launcher.pid, local_rank=1), signal.SIGKILL)
+    code, out, err = outcome(launcher)
+    assert (code, out) == (1, "")
+    said = [line for line in err.splitlines() if line.startswith("smp-camvid:")]
+    assert said == [
+        "smp-camvid: Process 1 was ended by SIGKILL, often for lack of memory, and the run with "
+        f"it. Go on with: smp-camvid train --resume {run} --devices 2"
+    ]
+
+
+@pytest.mark.slow
 def test_what_all_processes_find_is_said_once(tmp_path: Path) -> None:
     code, out, err = outcome(train("--data", str(tmp_path / "none"), "--devices", "2"))
     assert (code, out) == (1, "")
@@ -258,11 +277,18 @@ def test_devices_and_torchrun_must_agree(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "torchrun has started 2 processes here" in done.stderr
 
 
+def test_a_wrong_word_is_named_once(launched: Any) -> None:
+    launched(rank=1)
+    done = CliRunner().invoke(app, ["train", "--no-such-option"])
+    assert (done.exit_code, done.stderr) == (2, "")
+
+
 def test_the_code_of_a_group() -> None:
     assert exit_code([2, -15]) == 2
     assert exit_code([130, 130]) == 130
     assert exit_code([130, 1]) == 1
-    assert exit_code([-9, 1]) == exit_code([-9, -15]) == 1
+    assert exit_code([last_words.SURVIVOR, 130]) == 130
+    assert exit_code([-9, last_words.SURVIVOR]) is None  # somebody has to say it for the killed one
 
 
 # --- what torchrun's variables mean -----------------------------------------------------------

@@ -320,3 +320,18 @@ def test_real_frames(real_data: Path, tmp_path: Path) -> None:
         assert np.array_equal(cache.image(index), dataset.load_image(cache.frames[index]))
         assert np.array_equal(cache.label(index), dataset.load_label(cache.frames[index]))
     assert sum(len(batch.index) for batch in eval_loader(cache, batch_size=8)) == 101
+
+
+SCRIPT = """
+import smp_camvid, sys
+train, val = smp_camvid.loaders(sys.argv[1], size=(48, 64), batch_size=4, workers=2)
+for batch in train:
+    pass
+"""
+
+
+def test_a_script_that_keeps_its_loader_ends_in_peace(kaggle_data: Path) -> None:
+    # Its workers are told to go; they used to wait for an alarm, which torch took for a failure.
+    program = [sys.executable, "-c", SCRIPT, str(kaggle_data)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -21,14 +21,13 @@ from smp_camvid.training.keeper import disk_needed
 from smp_camvid.training.learner import Learner
 from smp_camvid.training.plan import (
     Plan,
-    Timing,
     check_room,
     lr_over,
     make_plan,
     plan_without_data,
-    time_steps,
 )
 from smp_camvid.training.schedule import lr_factor
+from smp_camvid.training.step_time import Timing, time_steps
 from smp_camvid.training.trainer import Trainer
 
 VALUES = {

@@ -58,16 +58,19 @@ def launch(recipe: Recipe, devices: int, max_restarts: int) -> None:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=devices, max_restarts=max_restarts,
             role=torchrun.ROLE, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0", local_addr="localhost", logs_specs=DefaultLogsSpecs(log_dir=logs),
+            rdzv_endpoint="localhost:0", local_addr="localhost",
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
         )  # fmt: skip
         try:
             elastic_launch(config, sys.executable)("-m", "smp_camvid", *sys.argv[1:])
         except SignalException:  # the processes have said what they left
             raise typer.Exit(InterruptedRun.exit_code) from None
         except ChildFailedError as error:
-            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            _explain(codes, recipe, devices)
-            raise typer.Exit(exit_code(codes.values())) from None
+            code = exit_code(failure.exitcode for failure in error.failures.values())
+            if code is not None:
+                raise typer.Exit(code) from None
+            rank, first = error.get_first_failure()
+            raise _death(rank, -first.exitcode, recipe, devices) from None
 
 
 def _prepare(devices: int) -> None:
@@ -82,24 +85,20 @@ def _prepare(devices: int) -> None:
         quiet.propagate = False
 
 
-def exit_code(codes: Iterable[int]) -> int:
+def exit_code(codes: Iterable[int]) -> int | None:
     """That of the group: a wrong option before a failure before an interruption.
 
-    Negative ones are processes ended by a signal, mostly because another had failed.
+    None when no process ended by itself: it was killed (negative), or lost the others.
     """
     known = set(codes)
     order = (UsageError.exit_code, SmpCamvidError.exit_code, InterruptedRun.exit_code)
-    return next((code for code in order if code in known), SmpCamvidError.exit_code)
+    return next((code for code in order if code in known), None)
 
 
-def _explain(codes: dict[int, int], recipe: Recipe, devices: int) -> None:
-    """Raises RunError for a process that was killed and could not say so itself."""
-    killed = {rank: -code for rank, code in codes.items() if code < 0 and -code != signal.SIGTERM}
-    if not killed:
-        return
-    rank, number = min(killed.items())
+def _death(rank: int, number: int, recipe: Recipe, devices: int) -> RunError:
+    """What to say of a process that was ended by a signal and could not say so itself."""
     run = torchrun.run_of_children(Path(recipe.train.save_dir), recipe.name)
     again = f"Go on with: smp-camvid train --resume {run} --devices {devices}" if run else ""
+    named = signal.Signals(number).name if number in set(signal.Signals) else f"code {-number}"
     lack = ", often for lack of memory" if number == signal.SIGKILL else ""
-    name = signal.Signals(number).name
-    raise RunError(f"Process {rank} was ended by {name}{lack}, and the run with it.", again)
+    return RunError(f"Process {rank} was ended by {named}{lack}, and the run with it.", again)

@@ -45,7 +45,8 @@ def check_alone(find_lr: bool, dry_run: bool, resume: Path | None, devices: int 
 def show_plan(recipe: Recipe, devices: int | None = None) -> None:
     """Prints the plan of a run; raises what stands in its way after that."""
     from smp_camvid.report.progress import step_progress
-    from smp_camvid.training.plan import check_room, make_plan, plan_without_data, time_steps
+    from smp_camvid.training.plan import check_room, make_plan, plan_without_data
+    from smp_camvid.training.step_time import time_steps
 
     if devices and devices > 1:
         check_devices(recipe, devices)

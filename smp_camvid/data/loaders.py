@@ -6,10 +6,13 @@ everything random is drawn from that and the seed: batches do not depend on the 
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,19 +212,35 @@ def _workers(workers: int, context: str | None) -> dict[str, Any]:
         "pin_memory": torch.cuda.is_available(),
         "persistent_workers": workers > 0,
         "multiprocessing_context": context if workers > 0 else None,
-        "worker_init_fn": _quiet_worker,
+        "worker_init_fn": partial(_quiet_worker, _leaving),
         # Else each pass would take a draw from the generator that dropout uses.
         "generator": torch.Generator(),
     }
 
 
-def _quiet_worker(_: int) -> None:
+# Set when this process ends; its workers see it.
+_leaving = multiprocessing.RawValue("b", 0)
+
+
+@atexit.register
+def _leave() -> None:
+    _leaving.value = 1
+
+
+def _quiet_worker(leaving: Any, _: int) -> None:
     cv2.setNumThreads(0)
     # Ctrl-C, and often SIGTERM, reach the whole process group; the main process decides what
-    # happens then.  A worker it forgot still ends, by the alarm.
+    # happens then.  When it is leaving it means what it sends; a worker it forgot still ends, by
+    # the alarm.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS))
+
+        def terminated(number: int, frame: Any) -> None:
+            if leaving.value:
+                os._exit(0)
+            signal.alarm(_GRACE_SECONDS)
+
+        signal.signal(signal.SIGTERM, terminated)
 
 
 def _collate(samples: Sequence[Sample]) -> Batch:

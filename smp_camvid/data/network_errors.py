@@ -192,8 +192,7 @@ def retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        # isdigit alone is true of a raised 2 too, which is no number to float.
-        if value.strip().isascii() and value.strip().isdigit():
+        if value.strip().isdigit():  # of a raised 2 too, which is no number to float
             return min(float(value), _MONTH)
         wait = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError):

@@ -6,18 +6,17 @@ import math
 
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.errors import UsageError, did_you_mean
-from smp_camvid.recipe import TrainConfig
 from smp_camvid.training.events import Scores
 
 _METRICS = ("miou", "accuracy", "loss")
 
 
-def check_metric(config: TrainConfig, table: ClassTable) -> None:
-    """Raises UsageError for a `stop_metric` that validation does not measure."""
+def check_metric(metric: str, table: ClassTable) -> None:
+    """Raises UsageError for a metric that validation does not measure."""
     known = (*_METRICS, *table.names)
-    if config.stop_after and config.stop_metric not in known:
-        guess = did_you_mean(config.stop_metric, known) or f"It is one of {', '.join(known)}."
-        raise UsageError(f"train.stop_metric: there is no metric {config.stop_metric!r}. {guess}")
+    if metric not in known:
+        guess = did_you_mean(metric, known) or f"It is one of {', '.join(known)}."
+        raise UsageError(f"There is no metric {metric!r}. {guess}")
 
 
 def watched(metric: str, scores: Scores) -> float:

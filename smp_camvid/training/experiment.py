@@ -16,7 +16,7 @@ import torch
 from smp_camvid import __version__, runs
 from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import CamVid, open_dataset
-from smp_camvid.data.classes import ClassTable
+from smp_camvid.data.classes import CAMVID11, CAMVID32, ClassTable
 from smp_camvid.data.crops import CropPlan
 from smp_camvid.data.hold_out import hold_out
 from smp_camvid.data.loaders import eval_loader, train_loader
@@ -36,11 +36,13 @@ from smp_camvid.models.pretrained import (
 )
 from smp_camvid.models.weights import load_into
 from smp_camvid.recipe import NOT_OPTIONS, DataConfig, ModelConfig, Recipe
-from smp_camvid.registry import ARCHITECTURES, check_loggers
+from smp_camvid.registry import ARCHITECTURES, architecture_names, check_loggers
 from smp_camvid.training.batch_size import largest_picture, resolve_batch_size
 from smp_camvid.training.distributed import join, own_device
+from smp_camvid.training.early_stopping import check_metric
 from smp_camvid.training.events import Listener
 from smp_camvid.training.objective import build_border_weight
+from smp_camvid.training.supervision import check_supervisable
 from smp_camvid.training.trainer import Trainer
 
 OnProgress = Callable[[int, int], None]
@@ -129,6 +131,7 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
             problems += _said(f"augment.{number}", attempt)
     model = values.get("model", {})
     arch = model.get("arch", "vanilla") if isinstance(model, Mapping) else None
+    problems += _tool_problems(values, arch)
     if not isinstance(arch, str) or arch not in ARCHITECTURES:
         return problems  # a plugin's, built once and with everything else known to be right
     taken = set(ARCHITECTURES[arch]) - set(NOT_OPTIONS)
@@ -138,6 +141,21 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
         if wrong:
             return problems + wrong
     return problems + _said("model", lambda: _try_model(arch, known))
+
+
+def _tool_problems(values: Mapping[str, Any], arch: Any) -> list[str]:
+    """Tools of training that do not fit the model, or the classes where they are known by now."""
+    train, data = values.get("train", {}), values.get("data", {})
+    if not isinstance(train, Mapping) or not isinstance(data, Mapping):
+        return []  # pydantic says so
+    problems = []
+    if train.get("deep_supervision") and isinstance(arch, str) and arch in architecture_names():
+        problems += _said("train.deep_supervision", lambda: check_supervisable(arch))
+    table = {"11": CAMVID11, "32": CAMVID32}.get(str(data.get("classes", "11")))
+    metric = train.get("stop_metric")
+    if table is not None and isinstance(metric, str):
+        problems += _said("train.stop_metric", lambda: check_metric(metric, table))
+    return problems
 
 
 def _logger_problems(train: Any) -> list[str]:

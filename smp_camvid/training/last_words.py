@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from smp_camvid.training import torchrun
 
+SURVIVOR = 3
+"""Exit code of a process that ends only because it lost the others; its launcher sees it."""
 PATIENCE_SECONDS = 2.0  # for the main process to fail with the same words
 
 _board: Board | None = None

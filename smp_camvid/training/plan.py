@@ -1,59 +1,36 @@
 """What a run will be, before it is one: sizes, steps, memory, disk, time and learning rates.
 
-Nothing is trained and no run folder is made.  The time is that of a few real steps on the real
-batches, whose effect is taken back; frames that were not decoded before are now.
+Nothing is trained and no run folder is made; frames that were not decoded before are now.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from smp_camvid.data.classes import CAMVID11, CAMVID32
-from smp_camvid.data.loaders import Batch
 from smp_camvid.data.room import in_words
 from smp_camvid.errors import DeviceError
-from smp_camvid.evaluation.evaluate import evaluate_batches
 from smp_camvid.inference.device import Arithmetic, resolve_device
 from smp_camvid.inference.memory import free_bytes
 from smp_camvid.recipe import Recipe, TrainConfig
 from smp_camvid.training.batch_size import UNSEEN, Size, Trial, largest_picture, resolve_batch_size
-from smp_camvid.training.batches import as_batch, length_of, move_batch
 from smp_camvid.training.distributed import Dist
 from smp_camvid.training.experiment import build_network, crop_of, crop_plan
 from smp_camvid.training.keeper import disk_needed
 from smp_camvid.training.learner import Learner
-from smp_camvid.training.out_of_memory import remedies, training_told
+from smp_camvid.training.out_of_memory import remedies
 from smp_camvid.training.preview import frames_of
 from smp_camvid.training.schedule import lr_factor
 from smp_camvid.training.step_memory import Flops, StepMemory, count_flops, estimate_memory
+from smp_camvid.training.step_time import Timing
 from smp_camvid.training.trainer import Trainer
-from smp_camvid.training.trial_steps import endless_groups, left_as_found
 
 T = TypeVar("T")
-
-STEPS_TO_TIME = 4
-"""The first one, with the start of workers and kernels, is not counted where there are more."""
-SECONDS_TO_TIME = 30.0
-"""No further step is begun after so long: on a slow machine one has to do."""
-
-OnStep = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What a few real steps took, in seconds."""
-
-    step: float
-    steps_timed: int
-    validation: float
-    """A whole validation, from one of its batches; 0 without a val split."""
 
 
 @dataclass(frozen=True)
@@ -175,51 +152,6 @@ def _or_none(count: Callable[[], T]) -> T | None:
     with contextlib.suppress(Exception):
         return count()
     return None
-
-
-def time_steps(
-    trainer: Trainer, processes: int = 1, on_step: OnStep = lambda step, steps: None
-) -> Timing:
-    """Takes a few training steps and a validation batch, and takes their effect back.
-
-    With several `processes` the steps are the share of one.  Raises DeviceError when a step does
-    not fit into the memory.
-    """
-    learner = trainer.learner
-    seconds: list[float] = []
-    began = time.perf_counter()
-    with left_as_found(learner):
-        groups = endless_groups(trainer)
-        while len(seconds) < STEPS_TO_TIME and time.perf_counter() - began < SECONDS_TO_TIME:
-            asked = time.perf_counter()
-            batches = [_share(batch, processes) for batch in next(groups)]
-            images = [batch.image for batch in batches]
-            with training_told(trainer.keeper.recipe, learner.network, learner.arithmetic, images):
-                learner.step(batches)
-            seconds.append(time.perf_counter() - asked)
-            on_step(len(seconds), STEPS_TO_TIME)
-        counted = seconds[1:] or seconds
-        validation = _validation_seconds(trainer) / processes
-    return Timing(sum(counted) / len(counted), len(counted), validation)
-
-
-def _share(batch: Batch, processes: int) -> Batch:
-    image, target, index, weight = (None if t is None else t[::processes] for t in batch)
-    assert image is not None and target is not None and index is not None
-    return Batch(image, target, index, weight)
-
-
-def _validation_seconds(trainer: Trainer) -> float:
-    if trainer.val_loader is None:
-        return 0.0
-    first = islice(trainer.val_loader, 1)
-    batches = [move_batch(as_batch(batch), trainer.device) for batch in first]
-    seconds = []
-    for _ in range(2):  # the first time kernels are chosen
-        began = time.perf_counter()
-        evaluate_batches(trainer.judged, batches, loss=trainer.loss)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds) * length_of(trainer.val_loader)
 
 
 def lr_over(config: TrainConfig, steps_per_epoch: int, points: int) -> list[float]:

@@ -90,21 +90,25 @@ def _head(channels: int, classes: int, generator: torch.Generator) -> nn.Conv2d:
     return head
 
 
+def check_supervisable(arch: str) -> None:
+    """Raises UsageError for an architecture without inner maps, with those that have them."""
+    if arch not in _INNER_MAPS:
+        known = ", ".join(_INNER_MAPS)
+        raise UsageError(f"Deep supervision does not fit {arch}.", f"Choose one of {known}, {_OFF}")
+
+
 def inner_maps(network: Network) -> list[InnerMap]:
     """The decoder's inner maps that can be supervised, coarse to fine; never its output.
 
     Raises UsageError for an architecture that has none, with those that do.
     """
     arch = str(network.config.get("arch", type(network.model).__name__))
-    off = "or set train.deep_supervision to 0."
-    if arch not in _INNER_MAPS:
-        known = ", ".join(_INNER_MAPS)
-        raise UsageError(f"Deep supervision does not fit {arch}.", f"Choose one of {known}, {off}")
+    check_supervisable(arch)
     maps = _INNER_MAPS[arch](network.model)
     if not maps:
         raise UsageError(
             f"Deep supervision has nothing to work on: this {arch} has one decoder level.",
-            f"Make it deeper, {off}",
+            f"Make it deeper, {_OFF}",
         )
     return maps
 
@@ -138,6 +142,8 @@ def _of_unetplusplus(model: Any) -> list[InnerMap]:
     row = [model.decoder.blocks[name] for name in names]
     return [InnerMap(b, b.conv2[0].out_channels, 2) for b in row if not b.is_empty]
 
+
+_OFF = "or set train.deep_supervision to 0."
 
 _INNER_MAPS: dict[str, Callable[[Any], list[InnerMap]]] = {
     "vanilla": _of_vanilla,

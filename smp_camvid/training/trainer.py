@@ -99,7 +99,8 @@ class Trainer:
         self.train_loader, self.val_loader = train_loader, val_loader
         network = model if isinstance(model, Network) else as_network(model, train_loader)
         recipe = run_recipe(recipe, network, train_loader, cfg)
-        check_metric(cfg, network.table)
+        if cfg.stop_after:
+            check_metric(cfg.stop_metric, network.table)
         if cfg.batch_size == "auto":
             raise UsageError(
                 "The loaders given decide the batch size.", "Build the run from a recipe for auto."
