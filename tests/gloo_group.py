@@ -7,7 +7,6 @@ the group of one they are compared with.
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
 import socket
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fork_server import fork_server
 from runs_of_tests import Recorder
 
 from smp_camvid import recipe
@@ -50,8 +50,7 @@ class Group:
     """`world` processes; calling it runs a function in all and returns their answers by rank."""
 
     def __init__(self, world: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["gloo_group", "killed_run"])
+        context = fork_server()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import killed_run
 import numpy as np
 import pytest
 import torch
+from fork_server import fork_server
 
 from smp_camvid import recipe
 from smp_camvid.data.camvid import standard_stems
@@ -48,14 +48,11 @@ def drawn_points(seed: int) -> list[tuple[str, int]]:
 
 
 @pytest.fixture
-def start(make_segnet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def start(make_segnet: Any, tmp_path: Path) -> Any:
     """Writes the recipe of one family and returns what starts a process on it."""
-    # the server looks for what it imports beforehand there, and not in pytest's own path
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     stems = {split: list(standard_stems(split)[:n]) for split, n in FRAMES.items()}
     data = make_segnet(stems, (36, 48))
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["killed_run"])
+    server = fork_server()
 
     def begin(family: Sequence[tuple[str, Any]], folder: str) -> Any:
         save_dir = tmp_path / folder
