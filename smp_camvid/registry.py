@@ -198,7 +198,9 @@ def _is_installed(distribution: str) -> bool:
 def broken_plugins(group: str) -> dict[str, str]:
     """Plugins that do not load or want a built-in name, each with the reason."""
     broken = {}
-    for name, entry in _entry_points(group).items():
+    # all of them, since two packages may want one name
+    for entry in importlib.metadata.entry_points(group=group):
+        name = entry.name
         target = BUILT_IN[group].get(name)
         taken = target or (group == MODELS and name in ARCHITECTURES)
         if taken and entry.value != target:

@@ -104,6 +104,22 @@ def own_stems(counts: Mapping[str, int]) -> dict[str, list[str]]:
 TINY = {"train": 5, "val": 3}
 
 
+def write_kaggle(
+    root: Path,
+    stems: Mapping[str, Sequence[str]],
+    size: tuple[int, int],
+    table: ClassTable = CAMVID32,
+) -> Path:
+    rng = np.random.default_rng(0)
+    for split, names in stems.items():
+        for stem in names:
+            image = root / split / f"{stem}.png"
+            label = root / f"{split}_labels" / f"{stem}_L.png"
+            write_pair(image, label, rng, table, size, colored=True)
+    write_class_dict(root / "class_dict.csv", table)
+    return root
+
+
 @pytest.fixture
 def make_kaggle(tmp_path: Path) -> MakeDataset:
     """Writes a dataset in the Kaggle layout; `stems` maps folder to file stems."""
@@ -114,14 +130,7 @@ def make_kaggle(tmp_path: Path) -> MakeDataset:
         name: str = "kaggle",
         table: ClassTable = CAMVID32,
     ) -> Path:
-        root, rng = tmp_path / name, np.random.default_rng(0)
-        for split, names in (stems or camvid_stems(TINY)).items():
-            for stem in names:
-                image = root / split / f"{stem}.png"
-                label = root / f"{split}_labels" / f"{stem}_L.png"
-                write_pair(image, label, rng, table, size, colored=True)
-        write_class_dict(root / "class_dict.csv", table)
-        return root
+        return write_kaggle(tmp_path / name, stems or camvid_stems(TINY), size, table)
 
     return make
 
@@ -174,16 +183,26 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-@pytest.fixture
-def original(make_kaggle: MakeDataset) -> Path:
-    """Eight pairs in the Kaggle layout, big enough for an archive to be cut in several places."""
-    return make_kaggle(size=(150, 200), name="original")
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pairs in the Kaggle layout, big enough for an archive to be cut in several places.
+
+    One for all tests: whoever changes something changes a copy.
+    """
+    root = tmp_path_factory.mktemp("original") / "CamVid"
+    return write_kaggle(root, camvid_stems(TINY), (150, 200))
+
+
+@pytest.fixture(scope="session")
+def archive(original: Path) -> bytes:
+    """`original` as Kaggle has it."""
+    return zip_of(original, "CamVid/")
 
 
 @pytest.fixture
-def server(original: Path) -> Iterator[Server]:
-    """A loopback server that has `original` as Kaggle would have it."""
-    with serving(zip_of(original, "CamVid/")) as state:
+def server(archive: bytes) -> Iterator[Server]:
+    """A loopback server that has the archive."""
+    with serving(archive) as state:
         yield state
 
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import threading
 import time
 import zipfile
@@ -179,12 +180,20 @@ def hang_up(handler: Handler) -> None:
     handler.close_connection = True
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A client that goes away is no news: a traceback would be taken for the command's own."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 @contextlib.contextmanager
 def serving(archive: bytes = b"") -> Iterator[Server]:
     """A running server on a free port of the loopback interface."""
     state = Server(archive)
     kind = type("Bound", (Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    server = QuietServer(("127.0.0.1", 0), kind)
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
