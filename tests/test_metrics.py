@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, jaccard_score
+from sklearn.metrics import (
+    confusion_matrix,
+    jaccard_score,
+    precision_recall_fscore_support,
+)
 
 from smp_camvid.data.classes import CAMVID11, CAMVID32, VOID, ClassTable
 from smp_camvid.evaluation.metrics import ConfusionMatrix, summarize
@@ -39,6 +43,18 @@ def test_agrees_with_scikit_learn(seed: int, batch: int) -> None:
     assert scores.miou == pytest.approx(expected.mean(), abs=1e-12)
     assert scores.classes_counted == len(labels)
     assert scores.accuracy == pytest.approx((truth == guess).mean(), abs=1e-12)
+    precision, recall, dice, support = precision_recall_fscore_support(
+        truth, guess, labels=range(11), zero_division=np.nan
+    )
+    for i, one in enumerate(scores.classes.values()):
+        for mine, theirs in zip(
+            (one.precision, one.recall, one.dice), (precision[i], recall[i], dice[i]), strict=True
+        ):
+            assert np.isnan(theirs) if mine is None else mine == pytest.approx(theirs, abs=1e-12)
+    assert scores.mean_class_accuracy == pytest.approx(np.nanmean(recall), abs=1e-12)
+    everyone = jaccard_score(truth, guess, labels=range(11), average=None, zero_division=0)
+    weighted = (everyone * support).sum() / support.sum()
+    assert scores.frequency_weighted_iou == pytest.approx(weighted, abs=1e-12)
 
 
 def test_changing_what_lies_under_void_changes_nothing() -> None:

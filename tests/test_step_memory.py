@@ -11,12 +11,12 @@ from torch import nn
 
 from smp_camvid.data.classes import CAMVID11
 from smp_camvid.models.factory import create_model
+from smp_camvid.models.flops import count_flops
 from smp_camvid.models.network import Network
 from smp_camvid.recipe import LossConfig
 from smp_camvid.training.learner import Learner
 from smp_camvid.training.step_memory import (
     LiveBytes,
-    count_flops,
     estimate_memory,
     made_up_batch,
 )

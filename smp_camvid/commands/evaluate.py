@@ -10,47 +10,69 @@ from typing import Annotated, Any
 import typer
 
 from smp_camvid import recipe, runs
-from smp_camvid.commands.options import AsJson, Checkpoint, Device, Model, parse_size
+from smp_camvid.commands.options import (
+    AsJson,
+    Block,
+    Checkpoint,
+    Device,
+    JudgedBatch,
+    JudgedData,
+    JudgedWorkers,
+    Model,
+    ScoreSize,
+    Split,
+    Tile,
+    Tolerance,
+    Tta,
+    parse_size,
+)
 from smp_camvid.errors import DataError
 
 
 def evaluate(
     model: Model = None,
     checkpoint: Checkpoint = "",
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="DIR|synthetic", help="Dataset; the run's own if absent."),
-    ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="train, val, test, or several joined with +.")
-    ] = "val",
-    size: Annotated[
-        str | None,
-        typer.Option(
-            "--size", metavar="HxW", help="Label size to score at; the run's own if absent."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Frames per forward pass.")
-    ] = 4,
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Processes that load frames.")
-    ] = 0,
+    data: JudgedData = None,
+    split: Split = "val",
+    size: ScoreSize = None,
+    batch_size: JudgedBatch = 4,
+    workers: JudgedWorkers = 0,
     device: Device = "auto",
+    tta: Tta = False,
+    tile: Tile = None,
+    tolerance: Tolerance = None,
+    block: Block = 20,
+    definitions: Annotated[
+        bool,
+        typer.Option("--definitions", help="Also what other projects' definitions of mIoU give."),
+    ] = False,
+    frames: Annotated[
+        int, typer.Option("--frames", min=0, help="How many best and worst frames to name.")
+    ] = 3,
     as_json: AsJson = False,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write the per-class scores.")
     ] = None,
 ) -> None:
-    """Score a model on a split: per-class IoU, mIoU, accuracy, and what they mean."""
+    """Score a model on a split: by class, by drive and by frame, with intervals, and what they
+    mean."""
     label_size = parse_size(size)
+    from smp_camvid.evaluation.bootstrap import Bootstrap
     from smp_camvid.evaluation.evaluate import evaluate as score
     from smp_camvid.inference.predictor import load
-    from smp_camvid.report.console import make_console
+    from smp_camvid.report.evaluation_tables import evaluation_table
+    from smp_camvid.report.printing import print_view
     from smp_camvid.report.progress import step_progress
-    from smp_camvid.report.tables import evaluation_table
 
-    segmenter = load(model, checkpoint=checkpoint, device=device)
+    # Scores are counted in float32 everywhere, so that they are the same on every machine.
+    segmenter = load(
+        model,
+        checkpoint=checkpoint,
+        device=device,
+        tile=parse_size(tile, "--tile"),
+        tta=tta,
+        precision="fp32",
+    )
     with step_progress("evaluating", quiet=as_json) as on_step:
         result = score(
             segmenter,
@@ -59,12 +81,14 @@ def evaluate(
             size=label_size,
             batch_size=batch_size,
             workers=workers,
+            tolerance=tolerance,
+            bootstrap=Bootstrap(block),
             on_step=on_step,
         )
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:
-        make_console(stderr=False).print(evaluation_table(result))
+        print_view(evaluation_table(result, frames=frames, definitions=definitions))
     if csv_file:
         write_csv(csv_file, result)
 
@@ -98,9 +122,26 @@ def _write_rows(path: Path, result: dict[str, Any]) -> None:
         runs.atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file)
-        writer.writerow(["class", "iou"])
-        writer.writerows(
-            (name, "" if iou is None else iou) for name, iou in result["per_class"].items()
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for name, scores in result["classes"].items():
+            low, high = scores["iou_interval"] or (None, None)
+            known = {column: scores[column] for column in COLUMNS if column in scores}
+            writer.writerow({"class": name, "iou_low": low, "iou_high": high, **known})
+        low, high = result["miou_interval"] or (None, None)
+        writer.writerow(
+            {
+                "class": "mean",
+                "iou": result["miou"],
+                "iou_low": low,
+                "iou_high": high,
+                "recall": result["mean_class_accuracy"],
+                "boundary_f1": result["boundary"]["f1"],
+            }
         )
-        writer.writerow(["mean", result["miou"]])
+
+
+COLUMNS = (
+    "class", "iou", "iou_low", "iou_high", "precision", "recall", "dice", "boundary_f1", "pixels",
+)  # fmt: skip
+"""Of the file of `--csv`; an empty cell is a score that does not exist."""

@@ -142,37 +142,49 @@ def _not_safetensors(path: Path, start: bytes) -> WeightsError:
     return WeightsError(f"{path} is not a safetensors file, or is cut short.")
 
 
+def table_of(metadata: Mapping[str, Any]) -> ClassTable:
+    """The classes that metadata of a weights file or an export names."""
+    classes = metadata["classes"]
+    return ClassTable(
+        classes["table"],
+        tuple(classes["names"]),
+        tuple((r, g, b) for r, g, b in classes["colors"]),
+        classes["void_index"],
+    )
+
+
 def load_network(path: str | Path, device: str = "cpu") -> tuple[Network, dict[str, Any]]:
     """The network of a weights file, in eval mode on `device`, and the file's metadata.
 
     Encoder weights are never downloaded.  Raises WeightsError, or UsageError when the
     architecture is a plugin that is not installed.
     """
-    import torch
-
-    from smp_camvid.models.factory import create_model, fill
-    from smp_camvid.models.network import Network
+    from smp_camvid.models.factory import fill
 
     metadata = read_metadata(path)
     tensors = _read_tensors(Path(path), device)
-    try:
-        classes, options = metadata["classes"], metadata["options"]
-        table = ClassTable(
-            classes["table"],
-            tuple(classes["names"]),
-            tuple((r, g, b) for r, g, b in classes["colors"]),
-            classes["void_index"],
-        )
-        with torch.random.fork_rng(devices=[]):  # the draws it fills the model with are not used
-            model = create_model(metadata["arch"], **options)
-        network = Network(
-            model, metadata["mean"], metadata["std"], table, metadata["normalization"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} has incomplete metadata: {error!r}.") from error
-    network.to(device)
+    network = untrained_network(metadata, path).to(device)
     fill(network, tensors, path)
     return network.eval(), metadata
+
+
+def untrained_network(metadata: Mapping[str, Any], path: str | Path) -> Network:
+    """The network that the metadata of `path` describes, without its weights.
+
+    Raises WeightsError, or UsageError when the architecture is a plugin that is not installed.
+    """
+    import torch
+
+    from smp_camvid.models.factory import create_model
+    from smp_camvid.models.network import Network
+
+    try:
+        table, options = table_of(metadata), metadata["options"]
+        with torch.random.fork_rng(devices=[]):  # the draws it fills the model with are not used
+            model = create_model(metadata["arch"], **options)
+        return Network(model, metadata["mean"], metadata["std"], table, metadata["normalization"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} has incomplete metadata: {error!r}.") from error
 
 
 def load_into(network: Network, path: str | Path, reset_head: bool = False) -> list[str]:

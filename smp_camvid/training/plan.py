@@ -6,17 +6,18 @@ Nothing is trained and no run folder is made; frames that were not decoded befor
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from smp_camvid.data.classes import CAMVID11, CAMVID32
+from smp_camvid import runs
+from smp_camvid.data.classes import FIXED_TABLES
 from smp_camvid.data.room import in_words
 from smp_camvid.errors import DeviceError
 from smp_camvid.inference.device import Arithmetic, resolve_device
 from smp_camvid.inference.memory import free_bytes
+from smp_camvid.models.flops import Flops, count_flops
 from smp_camvid.recipe import Recipe, TrainConfig
 from smp_camvid.training.batch_size import UNSEEN, Size, Trial, largest_picture, resolve_batch_size
 from smp_camvid.training.distributed import Dist
@@ -25,8 +26,8 @@ from smp_camvid.training.keeper import disk_needed
 from smp_camvid.training.learner import Learner
 from smp_camvid.training.out_of_memory import remedies
 from smp_camvid.training.preview import frames_of
-from smp_camvid.training.schedule import lr_factor
-from smp_camvid.training.step_memory import Flops, StepMemory, count_flops, estimate_memory
+from smp_camvid.training.schedule import lr_at
+from smp_camvid.training.step_memory import StepMemory, estimate_memory
 from smp_camvid.training.step_time import Timing
 from smp_camvid.training.trainer import Trainer
 
@@ -110,7 +111,7 @@ def make_plan(trainer: Trainer, processes: int = 1) -> Plan:
 
 def plan_without_data(recipe: Recipe, processes: int = 1) -> Plan | None:
     """What can be known of a run whose dataset is not there; None without even its classes."""
-    table = {"11": CAMVID11, "32": CAMVID32}.get(recipe.data.classes)
+    table = FIXED_TABLES.get(recipe.data.classes)
     if table is None:
         return None
     network = build_network(recipe, table)
@@ -136,15 +137,8 @@ def _plan(recipe: Recipe, learner: Learner, data: Data | None, processes: int) -
         memory=_or_none(lambda: estimate_memory(learner, picture)),
         free_memory=free_bytes(arithmetic.device),
         disk=disk_needed(recipe.train, network),
-        free_disk=_free_disk(Path(recipe.train.save_dir)),
+        free_disk=runs.free_bytes(Path(recipe.train.save_dir)),
     )
-
-
-def _free_disk(folder: Path) -> int:
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _or_none(count: Callable[[], T]) -> T | None:
@@ -160,10 +154,9 @@ def lr_over(config: TrainConfig, steps_per_epoch: int, points: int) -> list[floa
     That of the plateau schedule, which depends on the scores, stays at its start.
     """
     steps = config.epochs * steps_per_epoch
-    warmup = round(config.warmup_epochs * steps_per_epoch)
     points = max(1, min(points, steps))
     at = [round(n * (steps - 1) / max(1, points - 1)) for n in range(points)]
-    return [config.lr * lr_factor(config.schedule, step, steps, warmup) for step in at]
+    return [lr_at(config, steps_per_epoch, step) for step in at]
 
 
 def check_room(plan: Plan) -> None:

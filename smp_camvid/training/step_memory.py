@@ -1,4 +1,4 @@
-"""How much a training step computes and how much memory it takes, without taking either.
+"""How much memory a training step takes, without taking it.
 
 The network runs forward and backward on torch's meta device, where tensors have a shape and no
 numbers.  What is alive at each moment is added up as it would be on a real device; the loss,
@@ -7,10 +7,8 @@ whose shapes depend on the labels, runs really, over one made-up frame.
 
 from __future__ import annotations
 
-import copy
-import math
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
 
 from smp_camvid.data.loaders import Batch
+from smp_camvid.models.flops import FRAMES, meta_twin, run_twin
 from smp_camvid.training.learner import Learner
 from smp_camvid.training.supervision import DeepSupervision
-
-_FRAMES = 2  # BatchNorm over a 1x1 map has no variance with one
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
@@ -89,16 +85,6 @@ class StepMemory:
         return fixed + frames * self.frame
 
 
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations for one frame; a multiplication with its addition counts two."""
-
-    forward: int
-    step: int
-    """Forward and backward: nearly three times forward, once each for the layer's output, for
-    the gradient of its input and for that of its weights."""
-
-
 def estimate_memory(learner: Learner, size: tuple[int, int]) -> StepMemory:
     """Memory of a step of `learner` over pictures of `size` (height, width).
 
@@ -119,31 +105,6 @@ def estimate_memory(learner: Learner, size: tuple[int, int]) -> StepMemory:
     )
 
 
-def count_flops(trained: nn.Module, size: tuple[int, int]) -> Flops:
-    """Operations of the convolutions and matrix products for one picture of `size`.
-
-    Normalisation, activations and resampling are left out: they are memory traffic.
-    """
-    twin = _meta_twin(trained)
-    with FlopCounterMode(display=False) as forward:
-        _run(twin, size)
-    # torch's own count leaves out that the channels of a depthwise convolution are apart.
-    backward = {torch.ops.aten.convolution_backward: _backward_flops}
-    with FlopCounterMode(display=False, custom_mapping=backward) as step:
-        torch.autograd.backward(_run(twin, size))
-    return Flops(forward.get_total_flops() // _FRAMES, step.get_total_flops() // _FRAMES)
-
-
-def _backward_flops(
-    grad_out: Sequence[int], x: Sequence[int], weight: Sequence[int], *rest: Any, **ignored: Any
-) -> int:
-    """Of a convolution's gradients, given shapes: as many as forward for each that is asked for."""
-    transposed, wanted = rest[4], rest[7]
-    places = math.prod((x if transposed else grad_out)[2:])
-    gradients = int(wanted[0]) + int(wanted[1])  # of x and of the weight
-    return 2 * x[0] * places * math.prod(weight) * gradients
-
-
 def made_up_batch(learner: Learner, frames: int, size: tuple[int, int], weighted: bool) -> Batch:
     """Noise with labels of noise, on the learner's device; no generator moves."""
     device = learner.arithmetic.device
@@ -157,14 +118,14 @@ def made_up_batch(learner: Learner, frames: int, size: tuple[int, int], weighted
 
 
 def _network_bytes(trained: nn.Module, size: tuple[int, int], dtype: torch.dtype | None) -> int:
-    twin = _meta_twin(trained)
+    twin = meta_twin(trained)
     if dtype is not None:
         twin.to(dtype)  # autocast does not know the meta device
     live = LiveBytes([*twin.parameters(), *twin.buffers()])
     with live:
-        torch.autograd.backward(_run(twin, size))
+        torch.autograd.backward(run_twin(twin, size))
     gradients = [p.grad for p in twin.parameters() if p.grad is not None]
-    return live.peak(without=gradients) // _FRAMES
+    return live.peak(without=gradients) // FRAMES
 
 
 def _loss_bytes(learner: Learner, size: tuple[int, int]) -> int:
@@ -177,14 +138,3 @@ def _loss_bytes(learner: Learner, size: tuple[int, int]) -> int:
         sums, counts = learner.loss(logits, batch.target, batch.weight)
         torch.autograd.backward(learner.loss.total(sums, counts))
     return live.peak()
-
-
-def _meta_twin(trained: nn.Module) -> nn.Module:
-    return copy.deepcopy(trained).to("meta").train()
-
-
-def _run(twin: nn.Module, size: tuple[int, int]) -> Tensor:
-    image = torch.empty(_FRAMES, 3, *size, dtype=torch.uint8, device="meta")
-    outputs = twin(image)
-    logits: list[Tensor] = outputs if isinstance(outputs, list) else [outputs]
-    return torch.stack([output.float().sum() for output in logits]).sum()
