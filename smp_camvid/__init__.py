@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from smp_camvid.data.loaders import loaders
     from smp_camvid.errors import SmpCamvidError
     from smp_camvid.evaluation.evaluate import evaluate
-    from smp_camvid.inference.predictor import Prediction, Segmenter, load
+    from smp_camvid.inference.export import export
+    from smp_camvid.inference.prediction import Prediction
+    from smp_camvid.inference.predictor import Segmenter, load
     from smp_camvid.models.factory import create_model, from_pretrained
     from smp_camvid.training.trainer import Trainer
 
@@ -35,7 +37,8 @@ _HOMES = {
     "loaders": "smp_camvid.data.loaders",
     "SmpCamvidError": "smp_camvid.errors",
     "evaluate": "smp_camvid.evaluation.evaluate",
-    "Prediction": "smp_camvid.inference.predictor",
+    "export": "smp_camvid.inference.export",
+    "Prediction": "smp_camvid.inference.prediction",
     "Segmenter": "smp_camvid.inference.predictor",
     "load": "smp_camvid.inference.predictor",
     "create_model": "smp_camvid.models.factory",
@@ -51,6 +54,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "export",
     "from_pretrained",
     "load",
     "loaders",

@@ -21,7 +21,8 @@ SMALLER: dict[str, list[tuple[str, Any]]] = {
     "unet-scratch": [("model.encoder_name", "resnet18")],
     # its ImageNet weights come from a model hub, which tests do not ask
     "unet-resnet34": TINY_ENCODER,
-    "unet-lite0": [],
+    "unet-lite0": [("data.crop", [32, 48])],
+    "camvid-lite0": [("data.crop", [32, 48]), ("train.batch_size", 2)],
     "quick": [("model.base_channels", 4)],
 }
 
@@ -38,8 +39,6 @@ def test_it_trains(name: str, kaggle_data: Path, tmp_path: Path) -> None:
         ("train.epochs", 1), ("train.workers", 0), ("train.verbose", 0),
         ("train.save_dir", str(tmp_path / "runs")), ("train.save_plots", False),
     ]  # fmt: skip
-    if name == "unet-lite0":
-        overrides.append(("data.crop", [32, 48]))
     made = build_trainer(resolve(name, overrides).recipe, listeners=[])
     assert made.train().reason == "done"
     (row,) = read_lines(made.run_dir / "metrics.jsonl")

@@ -8,6 +8,10 @@ Tiles equal the whole picture, to rounding, only when their offsets are multiple
 max pooling works on a fixed grid, and a tile that starts off the grid pools other pairs of
 pixels.  A 572x572 tile therefore advances by 384 pixels and not by the 388 it predicts.
 
+Networks that pad their convolutions see a false border at every edge of a tile instead of
+mirrored surroundings; their tiles overlap and are blended, the middle of a tile counting most
+(Isensee et al. 2021, nnU-Net, "Inference").
+
 numpy only: PyTorch, ONNX Runtime and the tests share this file.
 """
 
@@ -128,3 +132,48 @@ def predict_tiled(
         result[:, part.top : part.bottom, part.left : part.right] = keep
     assert result is not None  # a picture has at least one tile
     return result
+
+
+def predict_blended(
+    function: Callable[[Array], Array], image: Array, *, tile: Size, multiple: int
+) -> Array:
+    """Logits `[C, H, W]` of `image` `[H, W, 3]` from tiles that overlap by a quarter or more.
+
+    `function` takes a `[h, w, 3]` part of the picture, as large as `tile` except where the picture
+    ends before it, and returns `[C, h, w]`.  Tiles begin at multiples of `multiple`.
+    """
+    height, width = image.shape[:2]
+    result: Array | None = None
+    total = np.zeros((height, width), np.float32)
+    window = gaussian_window(tile)
+    for top in blend_offsets(height, tile[0], multiple):
+        for left in blend_offsets(width, tile[1], multiple):
+            part = np.s_[top : top + tile[0], left : left + tile[1]]
+            logits = function(image[part])
+            weight = window[: logits.shape[-2], : logits.shape[-1]]
+            if result is None:
+                result = np.zeros((logits.shape[0], height, width), np.float32)
+            result[:, part[0], part[1]] += logits * weight
+            total[part] += weight
+    assert result is not None  # a picture has at least one tile
+    result /= total
+    return result
+
+
+def blend_offsets(length: int, tile: int, multiple: int) -> list[int]:
+    """Where tiles begin so that they cover `length` and overlap by a quarter of a tile or more."""
+    if length <= tile:
+        return [0]
+    step = max(tile * 3 // 4 // multiple, 1) * multiple
+    last = -(-(length - tile) // multiple) * multiple
+    return [*range(0, last, step), last]
+
+
+def gaussian_window(tile: Size) -> npt.NDArray[np.float32]:
+    """Weight of each pixel of a tile, 1 in the middle; sigma is an eighth of the extent."""
+    rows, columns = (
+        np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2).astype(np.float32)
+        for n in tile
+    )
+    window: npt.NDArray[np.float32] = rows[:, None] * columns
+    return window
