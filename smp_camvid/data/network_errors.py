@@ -50,9 +50,13 @@ class Peer:
     """Where somebody with a browser gets the archive."""
     credentials: str = ""
     """What we signed in with, by name: never what is in it."""
+    what: str = "dataset"
+    """What is asked for; only a dataset can be had in other ways."""
 
     @property
     def other_ways(self) -> str:
+        if self.what != "dataset":
+            return ""
         return f"Other ways: {self.by_hand}, or {self.other_source}."
 
     @property
@@ -117,7 +121,8 @@ def _status(response: requests.Response, peer: Peer) -> Trouble:
     if code in (401, 403) and server == "Kaggle":
         return _kaggle_refuses(code, peer)
     if code == 404:
-        return Trouble(f"{server} has no such dataset any more (404).", other_ways)
+        more = " any more" if peer.what == "dataset" else ""
+        return Trouble(f"{server} has no such {peer.what}{more} (404).", other_ways)
     return Trouble(f"{server} refuses the request ({code}).", other_ways)
 
 

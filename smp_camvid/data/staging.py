@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from smp_camvid.errors import DataError
+from smp_camvid.locks import try_lock
 
 KEPT = ("lock", "archive.zip", "archive.json")
 
@@ -96,7 +97,7 @@ def _hold(folder: Path, shown: Path) -> int:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # its last holder removed the folder just now
             continue
-        if not _lock(handle):
+        if not try_lock(handle):
             os.close(handle)
             raise BusyError(
                 f"Another download is writing {shown} right now.",
@@ -123,22 +124,3 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:  # innermost first
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-# The system lets go of these locks when their process ends, however it ends.
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> bool:
-        with contextlib.suppress(OSError):
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            return True
-        return False
-else:
-    import fcntl
-
-    def _lock(handle: int) -> bool:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
