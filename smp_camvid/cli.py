@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Annotated, Any
@@ -10,26 +11,44 @@ import typer
 from typer.core import TyperGroup
 
 from smp_camvid import __version__
-from smp_camvid.commands.data import data_check, data_show, data_stats
-from smp_camvid.commands.doctor import doctor
-from smp_camvid.commands.download import download
-from smp_camvid.commands.evaluate import evaluate
-from smp_camvid.commands.predict import predict
-from smp_camvid.commands.recipes import (
-    models,
-    recipes_check,
-    recipes_copy,
-    recipes_list,
-    recipes_show,
-)
-from smp_camvid.commands.train import train
 from smp_camvid.errors import InterruptedRun, SmpCamvidError
 from smp_camvid.training import torchrun
 from smp_camvid.training.last_words import SURVIVOR, last_words, lost_the_group
 
+COMMANDS = {
+    "train": "train:train",
+    "evaluate": "evaluate:evaluate",
+    "compare": "compare:compare",
+    "predict": "predict:predict",
+    "export": "export:export",
+    "serve": "serve:serve",
+    "download": "download:download",
+    "watch": "watch:watch",
+    "models": "recipes:models",
+    "doctor": "doctor:doctor",
+    "data": "data:data_app",
+    "recipes": "recipes:recipes_app",
+}
+"""Command -> the module of smp_camvid.commands it is in, and its name there.  A module is imported
+when its command is asked for: what others need would cost `predict` a third of its start."""
+
 
 class PlainErrors(TyperGroup):
-    """The one place where errors become a line on stderr and an exit code."""
+    """Finds the commands, and is the one place where errors become a line on stderr and a code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            self.commands[cmd_name] = load_command(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:  # what is nearest to it is looked for among all
+            for name in COMMANDS:
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         debug = ctx.params.get("debug") or os.environ.get("SMP_CAMVID_DEBUG") == "1"
@@ -51,6 +70,19 @@ class PlainErrors(TyperGroup):
                 raise
             code = SURVIVOR if torchrun.launched() and lost_the_group(error) else 1
             fail(f"{plain_reason(error)} (--debug before the command shows where.)", code, error)
+
+
+def load_command(name: str) -> Any:
+    """A command, or a group of them, from its module."""
+    module, _, attribute = COMMANDS[name].partition(":")
+    found = getattr(importlib.import_module(f"smp_camvid.commands.{module}"), attribute)
+    if not isinstance(found, typer.Typer):
+        alone = typer.Typer(add_completion=False)
+        alone.command(name)(found)
+        found = alone
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
 
 
 def plain_reason(error: Exception) -> str:
@@ -78,25 +110,6 @@ app = typer.Typer(
 )
 
 
-app.command()(train)
-app.command()(evaluate)
-app.command()(predict)
-app.command()(download)
-app.command()(models)
-app.command()(doctor)
-data_app = typer.Typer(no_args_is_help=True, help="Check, count and show a dataset.")
-data_app.command("check")(data_check)
-data_app.command("stats")(data_stats)
-data_app.command("show")(data_show)
-app.add_typer(data_app, name="data")
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show, check and copy recipes.")
-recipes_app.command("list")(recipes_list)
-recipes_app.command("show")(recipes_show)
-recipes_app.command("check")(recipes_check)
-recipes_app.command("copy")(recipes_copy)
-app.add_typer(recipes_app, name="recipes")
-
-
 def show_version(value: bool) -> None:
     if value:
         typer.echo(f"smp-camvid {__version__}")
@@ -116,7 +129,11 @@ def main_options(
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="smp-camvid")
+    try:
+        app(prog_name="smp-camvid")
+    except SystemExit as end:
+        torchrun.leave_code(end.code)
+        raise
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ runs/<name>-<n>/config.toml  environment.json  metrics.jsonl  timing.jsonl
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -25,20 +27,26 @@ CHECKPOINT_CHOICES = "last, best or epoch-N"
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, keep_as: Path | None = None) -> Iterator[Path]:
+def atomic_path(
+    path: Path, keep_as: Path | None = None, *, within: Path | None = None, sync: bool = True
+) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed onto it.
 
     Nobody ever sees a half-written file under its final name, and a failure leaves the old one.
-    `keep_as` is the name the old one gets when the new one is whole.
+    `keep_as` is the name the old one gets when the new one is whole.  `within`: a folder on the
+    same disk for the temporary file.  Without `sync` a power cut, and nothing less, may leave an
+    empty file under the name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    prefix = "." if within else f".{path.name}."
+    handle, name = tempfile.mkstemp(dir=within or path.parent, prefix=prefix, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         if keep_as is not None and path.is_file():
             path.replace(keep_as)
@@ -47,7 +55,9 @@ def atomic_path(path: Path, keep_as: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@functools.cache
 def _umask() -> int:
+    # Once: while it is asked for, a thread that makes a file makes it without any.
     current = os.umask(0)
     os.umask(current)
     return current
@@ -74,10 +84,17 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+# .<name>.<eight characters of tempfile's><suffix of the name>
+_UNFINISHED = re.compile(r"\..+(\.[^.]+)\.[a-z0-9_]{8}\1")
+
+
 def sweep(folder: Path) -> None:
-    """Removes what a killed process left unfinished: the temporary files of `atomic_path`."""
+    """Removes what a killed process left unfinished: the temporary files of `atomic_path`.
+
+    Other hidden files, which a file manager or the user put there, stay.
+    """
     for path in folder.glob(".*"):
-        if path.is_file():
+        if _UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
 
 
@@ -92,10 +109,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def truncate_lines(path: Path, count: int) -> None:
-    """Keeps the first `count` whole lines: what a resumed run will write again goes."""
-    rows = read_lines(path)[:count]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+def truncate_lines(path: Path, epoch: int) -> list[int]:
+    """Keeps the lines of epochs 1 to `epoch`: what a resumed run will write again goes.
+
+    Returns those of them that have no whole line, which nobody but a user has taken away.
+    """
+    rows: dict[int, Mapping[str, Any]] = {}
+    for row in read_lines(path):
+        rows.setdefault(row["epoch"], row)
+    kept = [rows[number] for number in range(1, epoch + 1) if number in rows]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return [number for number in range(1, epoch + 1) if number not in rows]
 
 
 def existing_parent(path: Path) -> Path:
@@ -111,14 +135,23 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(existing_parent(path)).free
 
 
+def in_words(size: int) -> str:
+    """`"1.2 GB"`, `"3.4 MB"`, `"5.6 kB"`, `"7 bytes"`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
+
+
 def check_disk(folder: Path, needed: int) -> None:
     """Raises RunError when the disk of `folder` has less than `needed` bytes free."""
     free = free_bytes(folder)
     if free < needed:
+        elsewhere = "" if (folder / "config.toml").is_file() else " name another --save-dir,"
         raise RunError(
-            f"The run needs up to {needed / 1e9:.1f} GB for weights and checkpoints, "
-            f"{free / 1e9:.1f} GB are free.",
-            "Free some, name another --save-dir, or keep fewer weights with --keep 1.",
+            f"The run needs up to {in_words(needed)} for weights and checkpoints; "
+            f"{in_words(free)} are free.",
+            f"Free some,{elsewhere} or keep fewer weights with --keep 1.",
         )
 
 
@@ -189,6 +222,19 @@ def newest_run(save_dir: Path = Path("runs")) -> Path | None:
     stamps = {
         path.parent.parent: path.stat().st_mtime_ns
         for path in save_dir.glob("*/weights/last*.safetensors")
+    }
+    return max(stamps, key=lambda run: stamps[run], default=None)
+
+
+def newest_begun(save_dir: Path = Path("runs")) -> Path | None:
+    """The run that wrote something last, trained or not."""
+    told = ("progress.json", "metrics.jsonl", "checkpoint.pt")
+    stamps = {
+        path.parent: max(
+            file.stat().st_mtime_ns for file in map(path.with_name, told) if file.is_file()
+        )
+        for path in save_dir.glob("*/config.toml")
+        if any(path.with_name(name).is_file() for name in told)
     }
     return max(stamps, key=lambda run: stamps[run], default=None)
 

@@ -10,12 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from command_line import TRAIN, run
 from hypothesis import settings
 from kaggle_server import Server, serving, zip_of
 from PIL import Image
 
 from smp_camvid.data.camvid import standard_stems
 from smp_camvid.data.classes import CAMVID11, CAMVID32, ClassTable
+
+# Their fixtures are for the tests of one subject each, which are in several modules.
+pytest_plugins = ["downloads", "logged", "page_server", "page_visit"]
 
 Picture = npt.NDArray[np.uint8]
 MakeDataset = Callable[..., Path]
@@ -181,6 +185,24 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir()
     monkeypatch.chdir(place)
     return place
+
+
+@pytest.fixture(scope="session")
+def a_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained on three tiny frames of noise (in data beside runs); tests only read it."""
+    root = tmp_path_factory.mktemp("shared")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for stem in standard_stems(split)[:3]:
+            for folder, array in (
+                (split, rng.integers(0, 255, (48, 64, 3), np.uint8)),
+                (f"{split}annot", rng.integers(0, 12, (48, 64)).astype(np.uint8)),
+            ):
+                (root / "data" / folder).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(root / "data" / folder / f"{stem}.png")
+    done = run(*TRAIN, "--data", root / "data", "--save-dir", root / "runs", "--verbose", 0)
+    assert done.exit_code == 0, done.output
+    return Path(done.stdout.strip())
 
 
 @pytest.fixture(scope="session")

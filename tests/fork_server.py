@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-PRELOADED = ["gloo_group", "killed_run"]
+PRELOADED = ["color_predict", "gloo_group", "killed_run"]
 
 
 def fork_server() -> Any:

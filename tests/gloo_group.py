@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from fork_server import fork_server
-from runs_of_tests import Recorder
+from runs_of_tests import HostReads, Recorder
 
 from smp_camvid import recipe
 from smp_camvid.data import camvid
@@ -30,7 +30,7 @@ from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import open_dataset
 from smp_camvid.data.classes import CAMVID11, VOID
 from smp_camvid.data.loaders import Batch, eval_loader
-from smp_camvid.evaluation.evaluate import evaluate_batches
+from smp_camvid.evaluation.loop import evaluate_batches, judge
 from smp_camvid.inference.device import choose_arithmetic
 from smp_camvid.models.factory import create_model
 from smp_camvid.models.network import Network
@@ -151,12 +151,23 @@ def train(
             learner.begin_epoch(step // 10 + 1)
         learner.set_lr(learner.config.lr)
         numbers = range(step * per_step, (step + 1) * per_step)
-        sums, counts, _ = learner.step(
-            [share_of(global_batch(number, frames), group) for number in numbers]
-        )
-        values.append(float(learner.loss.total(sums, counts)))
+        batches = [share_of(global_batch(number, frames), group) for number in numbers]
+        values.append(learner.step(batches).loss)
     state = learner.trained.state_dict()
     return {"weights": {k: v.numpy() for k, v in state.items()}, "losses": values}
+
+
+def host_reads(model: dict[str, Any], loss: dict[str, Any], options: dict[str, Any]) -> list[int]:
+    """How often each of three optimizer steps reads from the device; the first one builds."""
+    group = join(CPU)
+    learner = build(model, loss, options, group)
+    counts = []
+    for step in range(3):
+        batch = share_of(global_batch(step, 4), group)
+        with HostReads() as reads:
+            learner.step([batch, batch])
+        counts.append(reads.count)
+    return counts
 
 
 def statistics_before_and_after_aligning(model: dict[str, Any]) -> list[Any]:
@@ -195,7 +206,7 @@ def evaluate_first(data: Path, frames: int) -> tuple[Any, float, int]:
     learner = build(SMALL, {}, {}, group)
     loader = eval_loader(cache, batch_size=2, rank=group.rank, world=group.world)
     loss = build_loss(LossConfig(dice=1.0, ohem=1.0), [], 11)
-    found = evaluate_batches(learner.network, loader, loss=loss, add=group.add)
+    found = evaluate_batches(judge(learner.network), loader, loss=loss, add=group.add)
     return found.matrix, found.loss, found.frames
 
 

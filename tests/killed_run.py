@@ -46,10 +46,10 @@ def nth(number: int, what: Callable[..., Any], instead: Callable[..., Any]) -> C
     return lambda *a, **k: (instead if next(calls) == number else what)(*a, **k)
 
 
-def half_written(document: Any, path: Path) -> None:
+def half_written(document: Any, file: Any) -> None:
     """As if the machine went down in the middle of the write."""
-    _save(document, path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    _save(document, file)
+    file.truncate(file.tell() // 2)
     die()
 
 

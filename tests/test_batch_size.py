@@ -232,7 +232,7 @@ def test_on_the_cpu_the_memory_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     found, _ = resolve_batch_size(recipe, network, SIZE, Dist())
     assert (found.train.batch_size, found.train.accumulate) == (8, 8)  # of 10 that fit
     monkeypatch.setattr(batch_size_module, "free_bytes", lambda device: 1000)
-    with pytest.raises(DeviceError, match=r"0\.0 MB are free"):
+    with pytest.raises(DeviceError, match=r"1\.0 kB are free"):
         resolve_batch_size(recipe, network, SIZE, Dist())
 
 

@@ -86,6 +86,12 @@ def test_without_an_all_reduce_they_do_not(two: Group, missing: str) -> None:
     assert furthest(first["weights"], alone["weights"]) > 1e-3
 
 
+def test_a_step_waits_for_the_device_once(two: Group) -> None:
+    options = {"ema": 0.9, "clip_norm": 1.0, "deep_supervision": 0.5}
+    for counts in two(gloo_group.host_reads, {**SMALL, "norm": "batch"}, {"dice": 1.0}, options):
+        assert counts[1:] == [1, 1]
+
+
 def test_parameters_out_of_reach_are_not_sent(two: Group) -> None:
     counted, same = two(gloo_group.parameters_sent, SHALLOW, {}, {"freeze_norm": True})
     sent, reached, learning = counted

@@ -153,7 +153,7 @@ def test_an_interruption_keeps_what_came(
     wait_for(lambda: part.exists() and part.stat().st_size > 0, child)
     said = kill(child, how)
     assert child.returncode == 130 and "Traceback" not in said
-    assert "MB of the archive are kept. The same command goes on where it stopped." in said
+    assert "B of the archive are kept. The same command goes on where it stopped." in said
     assert sorted(p.name for p in hidden().iterdir()) == ["archive.json", "archive.zip"]
     assert not TARGET.exists()
     server.pause = 0

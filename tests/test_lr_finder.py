@@ -99,6 +99,19 @@ def test_the_loss_belongs_to_the_rate_before_it() -> None:
     assert len(test.rates) == 29 and not test.diverged
 
 
+def test_the_careful_rate_is_never_the_bolder_one() -> None:
+    """A loss that falls at once and creeps on until the last rate, where no rate is too high."""
+    losses = tuple(3.0 if rate < 1e-4 else 1 - 0.05 * math.log10(rate / 1e-4) for rate in RATES)
+    test = RangeTest(tuple(RATES), losses, diverged=False)
+    assert test.lowest is not None and test.careful is not None
+    assert test.careful == test.steepest < test.lowest / 10
+    assert "never ran away" in dict(lr_rows(test, 0.01))["note"]
+    steep = tuple(3.0 if r < 1e-3 else 1.0 if r < 1e-2 else 9.0 for r in RATES)
+    fallen = RangeTest(tuple(RATES), steep, diverged=True)
+    assert fallen.lowest is not None and fallen.careful == fallen.lowest / 10
+    assert "note" not in dict(lr_rows(fallen, 0.01))
+
+
 def test_smoothing_has_no_lag_and_little_noise() -> None:
     edge = tuple(1.0 if rate < 1e-3 else 0.0 for rate in RATES)
     test = RangeTest(tuple(RATES), edge, diverged=False)

@@ -42,6 +42,24 @@ def test_lines_survive_a_torn_end_and_are_truncated(tmp_path: Path) -> None:
     assert path.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
 
 
+def test_sweeping_takes_what_a_killed_process_left_and_nothing_else(tmp_path: Path) -> None:
+    left = []
+    for name in ("checkpoint.pt", "metrics.jsonl", "last-ema.safetensors", "epoch-0001-train.png"):
+        with runs.atomic_path(tmp_path / name) as temporary:
+            temporary.write_text("whole")
+            left.append(temporary)
+    for path in left:
+        path.write_text("half")  # as a SIGKILL before the rename leaves it
+    others = [".DS_Store", ".gitignore", "._last.pt", ".notes.toml", ".run.json.swp", ".nfs0000001"]
+    for name in others:
+        (tmp_path / name).write_text("")
+    (tmp_path / ".git").mkdir()
+    runs.sweep(tmp_path)
+    assert not any(path.exists() for path in left)
+    assert all((tmp_path / name).exists() for name in [*others, ".git"])
+    assert (tmp_path / "checkpoint.pt").read_text() == "whole"
+
+
 def test_save_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="is a file"):

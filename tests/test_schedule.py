@@ -9,7 +9,7 @@ import torch
 
 from smp_camvid.recipe import TrainConfig
 from smp_camvid.training.optim import build_optimizer
-from smp_camvid.training.schedule import lr_factor
+from smp_camvid.training.schedule import lr_at, lr_factor
 
 STEPS = 100
 
@@ -46,6 +46,16 @@ def test_warm_up_is_linear_and_the_rest_is_shifted() -> None:
     assert [lr_factor("constant", s, STEPS, 4) for s in range(5)] == [0.25, 0.5, 0.75, 1, 1]
     assert lr_factor("cosine", 10, 110, 10) == 1
     assert lr_factor("cosine", 60, 110, 10) == pytest.approx(lr_factor("cosine", 50, 100))
+
+
+def test_the_rate_of_a_step_follows_the_recipe() -> None:
+    """By hand: 4 epochs of 10 steps, the first half epoch rises, then a cosine over the rest."""
+    config = TrainConfig(epochs=4, lr=0.5, schedule="cosine", warmup_epochs=0.5)
+    assert [lr_at(config, 10, step) for step in range(5)] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.5]
+    )
+    assert lr_at(config, 10, 5) == 0.5
+    assert lr_at(config, 10, 22) == pytest.approx(0.25 * (1 + math.cos(math.pi * 17 / 35)))
 
 
 def test_norms_and_biases_do_not_decay() -> None:

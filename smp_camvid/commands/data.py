@@ -233,3 +233,11 @@ def write_picture(path: Path, data: bytes) -> None:
         raise DataError(
             f"{path} cannot be written: {error.strerror}.", "Name another file with --out."
         ) from error
+
+
+data_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Check, count and show a dataset."
+)
+data_app.command("check")(data_check)
+data_app.command("stats")(data_stats)
+data_app.command("show")(data_show)

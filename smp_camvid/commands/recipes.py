@@ -10,6 +10,7 @@ import typer
 
 from smp_camvid import recipe, registry
 from smp_camvid.errors import SmpCamvidError, UsageError
+from smp_camvid.inference import box
 
 
 def recipes_list() -> None:
@@ -71,6 +72,17 @@ def recipes_copy(
 
 
 def models() -> None:
-    """The architectures, and the options each takes in a recipe."""
+    """The architectures, and the options each takes in a recipe; trained models that ship."""
     for name in registry.architecture_names():
         typer.echo(f"{name}: {', '.join(registry.options_of(name))}")
+    for name in box.names():
+        typer.echo(f"trained: {name}, described in {box.find(name) / 'MODEL_CARD.md'}")
+
+
+recipes_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="List, show, check and copy recipes."
+)
+recipes_app.command("list")(recipes_list)
+recipes_app.command("show")(recipes_show)
+recipes_app.command("check")(recipes_check)
+recipes_app.command("copy")(recipes_copy)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from smp_camvid import recipe, runs
-from smp_camvid.commands.launch import check_devices, check_launched, launch
+from smp_camvid.commands.launch import check_devices, check_launched, check_restarts, launch
 from smp_camvid.commands.options import of, parse_size
 from smp_camvid.commands.planning import check_alone, find_learning_rate, show_plan
 from smp_camvid.errors import InterruptedRun, UsageError
@@ -114,6 +114,7 @@ def train(
 ) -> None:
     """Train a model and leave a run folder; its path is printed."""
     check_alone(find_lr, dry_run, resume, devices)
+    check_restarts(max_restarts, devices)
     given = {name: ctx.params[name] for name in OPTIONS if ctx.params[name] not in (None, ())}
     overrides = [(OPTIONS[name], option_value(name, value)) for name, value in given.items()]
     if resume is not None:
@@ -131,6 +132,8 @@ def train(
         if named_after_arch:
             overrides.insert(0, ("name", asked))
     overrides += [recipe.parse_set(text) for text in set_ or []]
+    if resume is not None and "train.save_dir" in dict(overrides):
+        raise UsageError("A resumed run stays in its folder.", "Leave out --save-dir.")
     from smp_camvid.training.experiment import find_problems
     from smp_camvid.training.resuming import check_same_run
 
@@ -147,7 +150,7 @@ def train(
         check_launched(devices)
     elif devices and devices > 1:
         check_devices(resolved, devices)
-        launch(resolved, devices, max_restarts)
+        launch(resolved, devices, max_restarts, resume)
         return
     run_training(resolved, resume, f" --devices {devices}" if devices else "")
 
@@ -188,6 +191,11 @@ def run_training(resolved: recipe.Recipe, resume: Path | None, again: str = "") 
         trainer = build_trainer(resolved, on_decoded=on_decoded, weights_follow=follow)
     if resume is not None:
         trainer.resume(resume)
+        if trainer.finished:
+            if group.is_main:
+                typer.echo(f"smp-camvid: {trainer.finished}", err=True)
+                typer.echo(str(resume))
+            return
     ended = trainer.train()
     if not group.is_main:
         raise typer.Exit(0 if ended.reason == "done" else InterruptedRun.exit_code)

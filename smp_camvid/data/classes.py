@@ -105,6 +105,9 @@ CAMVID11 = ClassTable(
     colors=tuple(_COLOR_OF[_NAMED_AFTER.get(name, name)] for name in MERGE),
 )
 
+FIXED_TABLES: Mapping[str, ClassTable] = {table.name: table for table in (CAMVID11, CAMVID32)}
+"""The tables that `data.classes` names; that of "dataset" lies beside the frames."""
+
 
 class LabelDecoder:
     """Decodes label pictures to uint8 `[H, W]` class indices with void 255, by look-up table.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from smp_camvid.errors import DataError
 from smp_camvid.runs import free_bytes
+from smp_camvid.runs import in_words as in_words
 
 
 class NoRoomError(DataError):
@@ -24,11 +25,6 @@ def check_room(target: Path, needed: int, what: str) -> None:
             f"{target} needs {in_words(needed)} more for {what}; {in_words(free)} are free there.",
             "Make room, or name a folder on another disk with --to.",
         )
-
-
-def in_words(size: int) -> str:
-    """`"1.2 GB"`, `"3.4 MB"`."""
-    return f"{size / 1e9:.1f} GB" if size >= 10**9 else f"{size / 1e6:.1f} MB"
 
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))

@@ -1,90 +1,46 @@
-"""What the live region shows: state filled by events, composed for the size of the moment."""
+"""The live view of a run, composed for the width and height of the moment.
+
+    heading                                   run, device, protocol, frames
+    bars                                      this epoch, the whole run
+    curves | classes, or one above the other  train and val in one scale; IoU and its change
+    status                                    learning rate, machine, data, last file
+    notices                                   the newest, whole in the scrollback at the end
+
+What is left out first in a low window: space, classes (the worst stay), curves, heading.  Classes
+keep the order of their table, so that a bar is where the eye left it; the final table is sorted.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress_bar import ProgressBar
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from smp_camvid.report.tables import bar_columns, class_bars, duration, number
-from smp_camvid.training.events import EpochDone, RunStarted, Saved, StepDone, ValidationStep
+from smp_camvid.data.classes import ClassTable
+from smp_camvid.report.class_bars import class_bars, most_columns
+from smp_camvid.report.live_lines import (
+    curve_lines,
+    heading_text,
+    notice_line,
+    progress_bars,
+    status_items,
+    tall_curves,
+)
+from smp_camvid.report.terminal import has_swatches
+from smp_camvid.report.view_state import ViewState
 
 NOTICES_IN_VIEW = 3
-
-
-def sparkline(values: Sequence[float], cells: int) -> str:
-    """A curve in `cells` characters, each the last value of its share of `values`."""
-    levels = "▁▂▃▄▅▆▇█"
-    count = min(cells, len(values))
-    picked = [values[(i + 1) * len(values) // count - 1] for i in range(count)]
-    known = [value for value in picked if math.isfinite(value)]
-    low, span = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
-    return "".join(
-        levels[round((value - low) / span * 7) if span else 3] if math.isfinite(value) else " "
-        for value in picked
-    )
-
-
-@dataclass
-class ViewState:
-    """What the events so far say; the live view draws it, the listener fills it."""
-
-    run: RunStarted
-    clock: Callable[[], float]
-    epochs: list[EpochDone] = field(default_factory=list)
-    step: StepDone | ValidationStep | None = None
-    train: StepDone | None = None
-    loss: float | None = None
-    saved: Saved | None = None
-    notices: list[str] = field(default_factory=list)
-    left: float | None = None  # seconds to the end, as known at `left_at`
-    left_at: float = 0.0
-
-    @property
-    def best(self) -> EpochDone | None:
-        return next((epoch for epoch in reversed(self.epochs) if epoch.best), None)
-
-    @property
-    def epoch(self) -> int:
-        last = self.epochs[-1].epoch if self.epochs else self.run.first_epoch - 1
-        return self.step.epoch if self.step else min(last + 1, self.run.epochs)
-
-    def take_step(self, event: StepDone | ValidationStep) -> None:
-        if isinstance(event, ValidationStep):
-            self.step = event
-            return
-        if self.train is None or self.train.epoch != event.epoch:
-            self.loss = None
-        self.step = self.train = event
-        self.loss = self.loss if event.loss is None else event.loss
-        if not self.epochs:  # until an epoch is measured: the steps alone, validation unknown
-            per_step = event.seconds / max(1, event.step)
-            to_do = (self.run.epochs - event.epoch + 1) * event.steps - event.step
-            self.left, self.left_at = per_step * to_do, self.clock()
-
-    def take_epoch(self, event: EpochDone) -> None:
-        self.epochs.append(event)
-        self.step = None
-        self.left, self.left_at = event.seconds_left, self.clock()
-
-    def seconds_left(self) -> float | None:
-        return None if self.left is None else max(0.0, self.left - self.clock() + self.left_at)
-
-    def where(self, path: Path) -> str:
-        """`path` as seen from the run directory."""
-        root = self.run.run_dir
-        return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+SIDE_BY_SIDE = 104  # columns from which curves and classes stand beside each other
+CLASSES_FROM = 30  # columns that a name, a bar and two numbers need
+ROWS_KEPT = 10  # lines that the rows of finished epochs keep above the view, where there are 30
 
 
 class LiveView:
-    """The redrawn region, composed anew for the width and height of each moment."""
+    """Draws `state` anew each time it is printed, in at most `max_height` - 1 lines."""
 
     def __init__(self, state: ViewState) -> None:
         self.state = state
@@ -92,95 +48,124 @@ class LiveView:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        run, width, ascii_only = self.state.run, options.max_width, options.ascii_only
-        frames = f"{run.train_frames}+{run.val_frames} frames"
-        title = "  ".join((run.name, run.device, run.protocol, frames))
-        yield Rule(Text(title, style="bold"), align="left", style="dim")
-        yield self._bars()
-        below = list(self._below(width))
-        used = 4 + sum(len(console.render_lines(text, options)) for text in below)
-        if len(self.state.epochs) > 1 and not ascii_only:
-            yield self._curves(width)
-            used += 1
-        yield from self._classes(width, _class_rows(console.size.height - used))
-        yield from below
+        table = self.state.run.classes if has_swatches(console) else None
+        page = _Page(self.state, options.max_width, options.ascii_only, table)
+        yield from page.fill(options.max_height - 1)
 
-    def _bars(self) -> Table:
-        state, run = self.state, self.state.run
-        step, done, loss = state.step, state.step.step if state.step else 0, number(state.loss)
-        steps = step.steps if step else run.steps_per_epoch
-        info = f"loss {loss}"
-        if isinstance(step, StepDone) and step.step:
-            rate = step.images / max(step.seconds, 1e-9)
-            left = step.seconds / step.step * (step.steps - step.step)
-            info += f"  {rate:.1f} img/s  {duration(left)} left"
-        kind = "val  " if isinstance(step, ValidationStep) else "train"
-        fraction = done / max(1, steps) if kind == "train" else 1.0
-        finished = state.epochs[-1].epoch if state.epochs else run.first_epoch - 1
-        total = finished + (fraction if step else 0.0)
-        best = state.best
-        score = f"best {number(best.val.miou)} (epoch {best.epoch})  " if best and best.val else ""
-        grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False, expand=True)
-        grid.add_column(no_wrap=True)
-        grid.add_column(ratio=1, min_width=8)
-        grid.add_column(no_wrap=True, justify="right")
-        grid.add_column(no_wrap=True)
-        grid.add_row(
-            Text(f"epoch {state.epoch} {kind}"), _bar(done, steps), f"{done}/{steps}", Text(info)
-        )
-        grid.add_row(
-            Text("run"),
-            _bar(total, run.epochs),
-            f"{finished}/{run.epochs}",
-            Text(f"{score}ETA {duration(state.seconds_left())}"),
-        )
-        return grid
 
-    def _curves(self, width: int) -> Text:
-        epochs, cells = self.state.epochs, max(6, width // 2 - 24)
-        line = Text(no_wrap=True, overflow="crop")
-        line.append("train loss ", "dim").append(sparkline([e.train.loss for e in epochs], cells))
-        line.append(f" {number(epochs[-1].train.loss)}   ")
-        scores = [e.val.miou for e in epochs if e.val]
-        if scores:
-            line.append("val mIoU ", "dim").append(sparkline(scores, cells), "cyan")
-            line.append(f" {number(scores[-1])}")
-        return line
+class _Page:
+    """The blocks of the view at one width."""
 
-    def _classes(self, width: int, rows: int) -> Iterator[RenderableType]:
-        judged = [epoch for epoch in self.state.epochs if epoch.val]
-        if not judged or not judged[-1].val or not judged[-1].val.per_class or rows < 1:
+    def __init__(
+        self, state: ViewState, width: int, ascii_only: bool, swatches: ClassTable | None
+    ) -> None:
+        self.state, self.width, self.ascii_only = state, width, ascii_only
+        self.swatches = swatches
+
+    def fill(self, height: int) -> Iterator[RenderableType]:
+        notices = self._notices(max(1, height // 6))
+        free = height - min(ROWS_KEPT, height // 3) - 2 - len(notices)
+        if free >= 2:
+            title = heading_text(self.state, self.width - 4)
+            yield Rule(title, align="left", style="dim", characters="-" if self.ascii_only else "─")
+            free -= 1
+        yield progress_bars(self.state, self.width)
+        if self.width >= SIDE_BY_SIDE and free >= 6 and not self.ascii_only:
+            yield from self._beside(free)
+        else:
+            yield from self._stacked(free)
+        yield from notices
+
+    # -- one above the other -------------------------------------------------------------------
+
+    def _stacked(self, free: int) -> Iterator[RenderableType]:
+        status = _packed(status_items(self.state), self.width)[: 2 if free > 9 else 1]
+        status = status[: max(0, free)]
+        free -= len(status)
+        curves = [] if self.ascii_only else curve_lines(self.state, self.width)
+        curves = curves if len(curves) <= free else []
+        free -= len(curves)
+        needed = math.ceil(len(self.state.run.classes) / most_columns(self.width))
+        rows = min(free - 1, needed) if self._per_class() and free >= 3 else 0
+        free -= rows + (rows > 0)
+        classes = [self._classes(self.width, rows)] if rows else []
+        blocks = [block for block in (curves, classes) if block]
+        for block in blocks:
+            if free > 0:
+                yield Text("")
+                free -= 1
+            yield from block
+        if blocks and free > 0 and status:
+            yield Text("")
+        yield from status
+
+    # -- side by side --------------------------------------------------------------------------
+
+    def _beside(self, free: int) -> Iterator[RenderableType]:
+        left = min(76, max(48, self.width * 2 // 5))
+        right = self.width - left - 3
+        status = [_cut(item, left) for item in status_items(self.state, with_rate=False)]
+        fixed = len(status) + 2  # the learning rate and a blank line
+        tall = max(r for r in (1, 2, 3) if r == 1 or 4 * r + fixed + 6 <= free)
+        classes = 1 + math.ceil(len(self.state.run.classes) / most_columns(right))
+        body = min(free, max(4 * tall + fixed, classes if self._per_class() else 0))
+        tall = max(1, min(3, (body - fixed) // 4))
+        lines = [*tall_curves(self.state, left, tall), Text(""), *status]
+        if free > body:
+            yield Text("")
+        if not self._per_class():
+            yield from lines[:body]
             return
-        last, now = judged[-1], judged[-1].val.per_class
-        before = judged[-2] if len(judged) > 1 else None
-        which = "worst classes" if rows * bar_columns(width) < len(now) else "classes"
+        grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
+        grid.add_column(width=left, no_wrap=True, overflow="crop")
+        grid.add_column(width=right, no_wrap=True, overflow="crop")
+        grid.add_row(Group(*lines[:body]), self._classes(right, body - 1))
+        yield grid
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _per_class(self) -> bool:
+        judged = self.state.judged
+        known = judged and judged[-1].val and judged[-1].val.per_class
+        return bool(known) and self.width >= CLASSES_FROM
+
+    def _classes(self, width: int, rows: int) -> RenderableType:
+        *earlier, last = self.state.judged
+        before = earlier[-1] if earlier else None
+        assert last.val
+        now = last.val.per_class
+        which = "worst classes" if rows * most_columns(width) < len(now) else "classes"
         title = f"IoU of the {which}, val, epoch {last.epoch}"
-        if before:
-            title += f" (and its change since epoch {before.epoch})"
-        yield Text(title, style="dim", no_wrap=True, overflow="ellipsis")
+        change = f" (and its change since epoch {before.epoch})" if before else ""
+        title += change if len(title + change) <= width else ""
         previous = before.val.per_class if before and before.val else None
-        yield class_bars(now, previous, width=width, rows=rows)
+        return Group(
+            _cut(Text(title, "dim"), width),
+            class_bars(now, previous, width=width, rows=rows, swatches=self.swatches),
+        )
 
-    def _below(self, width: int) -> Iterator[Text]:
-        saved = self.state.saved
-        if saved:
-            text = f"saved {self.state.where(saved.path)} (epoch {saved.epoch})"
-            yield Text(text, style="dim", no_wrap=True, overflow="ellipsis")
-        for message in self.state.notices[-NOTICES_IN_VIEW:]:
-            yield notice_line(message)
-
-
-def _class_rows(free: int) -> int:
-    """Lines for the bars when `free` are left: as many as leave ten to the rows of the table.
-
-    A low window shows three lines of bars at the cost of the table, a very low one none.
-    """
-    return max(min(3, free - 4), free - 10)
+    def _notices(self, most: int) -> list[Text]:
+        """The newest, wrapped, in at most `most` lines."""
+        lines: list[Text] = []
+        for message in reversed(self.state.notices[-NOTICES_IN_VIEW:]):
+            wrapped = list(notice_line(message).wrap(Console(width=self.width), self.width))
+            if lines and len(lines) + len(wrapped) > most:
+                break
+            lines = [*wrapped[:most], *lines]
+        return lines
 
 
-def _bar(done: float, total: float) -> ProgressBar:
-    return ProgressBar(total=max(1, total), completed=done, finished_style="bar.complete")
+def _cut(text: Text, width: int) -> Text:
+    text.truncate(width, overflow="ellipsis")
+    return text
 
 
-def notice_line(message: str) -> Text:
-    return Text("note: ", style="yellow").append(message)
+def _packed(items: list[Text], width: int) -> list[Text]:
+    """`items` in as few lines as hold them, three blanks between two."""
+    lines: list[Text] = []
+    for item in items:
+        if lines and lines[-1].cell_len + 3 + item.cell_len <= width:
+            lines[-1].append("   ").append_text(item)
+        else:
+            lines.append(_cut(item, width))
+    return lines

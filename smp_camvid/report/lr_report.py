@@ -33,7 +33,7 @@ def lr_figure(test: RangeTest, title: str = "", current: float | None = None) ->
     _frame(axes, test)
     marks = (
         (test.steepest, _SUGGESTED, "-", "suggested: falls fastest"),
-        (test.careful, _SUGGESTED, ":", "careful: a tenth of the lowest"),
+        (test.careful, _SUGGESTED, ":", "careful: at most a tenth of the lowest"),
         (current, SOFT, "--", "the recipe's"),
     )
     for rate, color, style, name in marks:
@@ -73,7 +73,12 @@ def lr_rows(test: RangeTest, current: float) -> Iterator[tuple[str, str]]:
         least = number(float(curve[test.rates.index(test.lowest)]))
         yield "loss", f"{number(float(curve[0]))} at first, {least} at {in_digits(test.lowest)}"
         yield "suggested", f"--lr {in_digits(test.steepest)}, where the loss falls fastest"
-        yield "careful", f"--lr {in_digits(test.careful)}, a tenth of where the loss is lowest"
+        yield (
+            "careful",
+            f"--lr {in_digits(test.careful)}, at most a tenth of where the loss is lowest",
+        )
+        if not test.diverged:
+            yield "note", "the loss never ran away, so look at the curve before you trust them"
     yield "the recipe has", f"--lr {current:g}"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console, RenderableType
 
-from smp_camvid.report.console import make_console
+from smp_camvid.report.terminal import has_swatches as has_swatches
+from smp_camvid.report.terminal import make_console
 
 
 def print_view(view: RenderableType, console: Console | None = None) -> None:
@@ -17,8 +18,3 @@ def print_view(view: RenderableType, console: Console | None = None) -> None:
         console.print(view)
     lines = captured.get().splitlines()
     console.file.write("".join(f"{line.rstrip()}\n" for line in lines))
-
-
-def has_swatches(console: Console) -> bool:
-    """Whether blocks of colour can be shown: they say nothing without colour or outside Unicode."""
-    return bool(console.color_system) and not console.no_color and not console.options.ascii_only

@@ -21,7 +21,8 @@ from rich.progress import (
 from rich.text import Text
 
 from smp_camvid.data.watching import Watcher
-from smp_camvid.report.console import PLAIN_SECONDS, can_redraw, make_console
+from smp_camvid.report.console import PLAIN_SECONDS
+from smp_camvid.report.terminal import can_redraw, make_console
 
 OnStep = Callable[[int, int], None]
 

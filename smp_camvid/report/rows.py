@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from smp_camvid.report.live import ViewState
+from smp_camvid.report.live_lines import rate
 from smp_camvid.report.tables import duration, number
+from smp_camvid.report.view_state import ViewState
 from smp_camvid.training.events import EpochDone, RunEnded, StepDone, ValidationStep
 
 
@@ -28,7 +29,7 @@ _EPOCH_COLUMNS = (
     _Column(("val", "mIoU"), 5, lambda e: number(e.val.miou if e.val else None)),
     _Column(("train", "acc"), 5, lambda e: number(e.train.accuracy), 5),
     _Column(("val", "acc"), 5, lambda e: number(e.val.accuracy if e.val else None), 4),
-    _Column(("", "lr"), 6, lambda e: f"{e.lr:.1e}".replace("e-0", "e-").replace("e+00", ""), 6),
+    _Column(("", "lr"), 6, lambda e: rate(e.lr), 6),
     _Column(("", "img/s"), 6, lambda e: f"{e.images_per_second:.4g}", 3),
     _Column(("GPU", "mem"), 6, lambda e: f"{(e.gpu_memory_bytes or 0) / 2**30:.1f}G", 7),
     _Column(("", "time"), 6, lambda e: duration(e.seconds), 1),

@@ -21,7 +21,7 @@ FORMAT = 2
 
 @dataclass
 class TrainState:
-    """Where a run is.  Saved whole; plain numbers and one small tensor."""
+    """Where a run is.  Saved whole; plain numbers and two small tensors."""
 
     epoch: int = 0
     """Epochs trained, validated and recorded."""
@@ -41,7 +41,7 @@ class TrainState:
     stopped: bool = False
     """Early stopping has ended the run."""
     loss_sums: torch.Tensor | None = None
-    """Losses of the unfinished epoch, `[2, T]`: sums and counts of each term."""
+    """Losses of the unfinished epoch, `[2, T]` on the device: sums and counts of each term."""
     counts: torch.Tensor | None = None
     """Confusion counts of the unfinished epoch."""
 
@@ -72,16 +72,24 @@ class TrainState:
             self.plateau_factor, self.plateau_wait = self.plateau_factor / 2, 0
 
 
-def save_checkpoint(path: Path, state: TrainState, parts: dict[str, Any], recipe: str) -> None:
+def save_checkpoint(
+    path: Path, state: TrainState, parts: dict[str, Any], recipe: str, data: dict[str, Any]
+) -> None:
     """Writes atomically and keeps the one before beside it.
 
-    `parts` are state_dicts and, under "rng", `random_state` of each process; `recipe` is TOML.
+    `parts` are state_dicts and, under "rng", `random_state` of each process; `recipe` is TOML;
+    `data` is `resuming.facts_of_data`.
     """
-    # vars, not asdict: a deep copy of the tensor would be wasted.
-    document = {"format": FORMAT, "state": dict(vars(state)), "parts": parts, "recipe": recipe}
+    # vars, not asdict: a deep copy of the tensors would be wasted.
+    plain = {key: _on_cpu(value) for key, value in vars(state).items()}
+    document = {"format": FORMAT, "state": plain, "parts": parts, "recipe": recipe, "data": data}
     document["checksum"] = checksum(document)
-    with atomic_path(path, keep_as=previous(path)) as temporary:
-        torch.save(document, temporary)
+    with atomic_path(path, keep_as=previous(path)) as temporary, temporary.open("wb") as file:
+        torch.save(document, file)  # to a path, torch would not say why it cannot write
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.cpu() if isinstance(value, torch.Tensor) else value
 
 
 def previous(path: Path) -> Path:
@@ -109,9 +117,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         else:
             document["torn"] = torn
             return document
+    trained = any((path.parent / "weights").glob("last*"))
     raise RunError(
         f"{path} is not a checkpoint of this package, or is broken, and so is the one before it.",
-        f"Start anew from its weights: smp-camvid train --weights {path.parent}",
+        f"Start anew from its weights: smp-camvid train --weights {path.parent}"
+        if trained
+        else f"Start anew: smp-camvid train --recipe {path.parent / 'config.toml'}",
     )
 
 

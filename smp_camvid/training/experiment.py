@@ -16,15 +16,16 @@ import torch
 from smp_camvid import __version__, runs
 from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.camvid import CamVid, open_dataset
-from smp_camvid.data.classes import CAMVID11, CAMVID32, ClassTable
+from smp_camvid.data.classes import FIXED_TABLES, ClassTable
 from smp_camvid.data.crops import CropPlan
 from smp_camvid.data.hold_out import hold_out
 from smp_camvid.data.loaders import eval_loader, train_loader
 from smp_camvid.data.sampling import share_of
 from smp_camvid.data.transforms import build_augmentation
 from smp_camvid.errors import UsageError
-from smp_camvid.evaluation.evaluate import score_size
+from smp_camvid.evaluation.split import score_size
 from smp_camvid.inference.device import resolve_device
+from smp_camvid.inference.opening import find_weights
 from smp_camvid.models.factory import create_model
 from smp_camvid.models.network import Network
 from smp_camvid.models.pretrained import (
@@ -101,7 +102,11 @@ def build_trainer(
         border_weight=border,
     )
     judged = eval_loader(
-        val_cache, batch_size=batch_size, workers=0, rank=group.rank, world=group.world
+        val_cache,
+        batch_size=share_of(batch_size, group.world),
+        workers=0,
+        rank=group.rank,
+        world=group.world,
     )
     located = data.model_copy(update={"path": _located(data.path, dataset)})
     trainer = Trainer(
@@ -151,7 +156,7 @@ def _tool_problems(values: Mapping[str, Any], arch: Any) -> list[str]:
     problems = []
     if train.get("deep_supervision") and isinstance(arch, str) and arch in architecture_names():
         problems += _said("train.deep_supervision", lambda: check_supervisable(arch))
-    table = {"11": CAMVID11, "32": CAMVID32}.get(str(data.get("classes", "11")))
+    table = FIXED_TABLES.get(str(data.get("classes", "11")))
     metric = train.get("stop_metric")
     if table is not None and isinstance(metric, str):
         problems += _said("train.stop_metric", lambda: check_metric(metric, table))
@@ -218,7 +223,7 @@ def build_network(recipe: Recipe, table: ClassTable, weights_follow: bool = Fals
     found = normalization(model)
     network = Network(bare, found.mean, found.std, table, found.name)
     if model.weights and not weights_follow:
-        load_into(network, runs.find_weights(model.weights), reset_head=model.reset_head)
+        load_into(network, find_weights(model.weights)[0], reset_head=model.reset_head)
     return network
 
 

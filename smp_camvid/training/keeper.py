@@ -13,26 +13,34 @@ from smp_camvid.errors import RunError, WeightsError
 from smp_camvid.models.network import Network
 from smp_camvid.models.weights import save_weights
 from smp_camvid.recipe import Recipe, TrainConfig
+from smp_camvid.training import records
 from smp_camvid.training.checkpoint import TrainState, save_checkpoint
 from smp_camvid.training.distributed import Dist
-from smp_camvid.training.events import EpochDone, History, Scores
+from smp_camvid.training.events import EpochDone, History
 from smp_camvid.training.learner import Learner
+from smp_camvid.training.run_lock import RunLock
 
 SAVE_AT_LEAST_EVERY_SECONDS = 60
 SAVE_AT_MOST_SHARE = 30  # a checkpoint's seconds times this pass before the next
-_TIMING = ("images_per_second", "seconds", "data_wait_seconds", "gpu_memory_bytes")
 
 
 class Keeper:
     """Writes one run folder; every file whole or not at all."""
 
     def __init__(
-        self, recipe: Recipe, learner: Learner, metadata: dict[str, Any], group: Dist
+        self,
+        recipe: Recipe,
+        learner: Learner,
+        metadata: dict[str, Any],
+        group: Dist,
+        data: dict[str, Any],
     ) -> None:
         self.recipe, self.learner, self.metadata, self.group = recipe, learner, metadata, group
+        self.data = data
         self.run_dir = Path()
         self.opened = False
         self._saved_at, self._cost = 0.0, 0.0
+        self._lock = RunLock()
 
     def check(self) -> None:
         """Raises RunError when the save folder cannot be written or its disk is too full."""
@@ -47,8 +55,8 @@ class Keeper:
         if self.group.is_main:
             run_dir = runs.create_run(Path(self.recipe.train.save_dir), self.recipe.name)
             runs.write_text(run_dir / "config.toml", self.recipe.to_toml())
-            environment = runs.describe_environment(str(self.learner.arithmetic))
-            runs.write_json(run_dir / "environment.json", {**environment, **self.group.launch()})
+            runs.write_json(run_dir / "environment.json", self._environment())
+            self._lock.take(run_dir)
             self.open_at(run_dir)
         self.open_at(self.group.share(self.run_dir))
         self._saved_at = time.monotonic()
@@ -57,54 +65,48 @@ class Keeper:
         """The folder that this run writes to."""
         self.run_dir, self.opened = run_dir, True
 
-    def reopen(self, state: TrainState) -> None:
+    def reopen(self, state: TrainState) -> list[str]:
         """A run that goes on from `state`: lines it will write again are dropped.
 
-        config.toml is written anew, since the number of epochs may have been raised.
+        config.toml is written anew, since the number of epochs may have been raised.  Returns
+        what the user should know of the folder.  Raises RunError while another process trains.
         """
         self._saved_at = time.monotonic()
         if not self.group.is_main:
-            return
+            return []
+        if not (self.run_dir / "environment.json").is_file():  # killed before it was written
+            runs.write_json(self.run_dir / "environment.json", self._environment())
+        self._lock.take(self.run_dir)
         for folder in (self.run_dir, self.run_dir / "weights"):
             runs.sweep(folder)
-        for name in ("metrics.jsonl", "timing.jsonl"):
-            runs.truncate_lines(self.run_dir / name, state.epoch)
-        runs.write_text(self.run_dir / "config.toml", self.recipe.to_toml())
-        environment = runs.describe_environment(str(self.learner.arithmetic))
+        runs.truncate_lines(self.run_dir / "timing.jsonl", state.epoch)
+        gaps = runs.truncate_lines(self.run_dir / "metrics.jsonl", state.epoch)
+        here = self.recipe.train.model_copy(update={"save_dir": str(self.run_dir.parent)})
+        kept = self.recipe.model_copy(update={"train": here})  # the run stays in its folder
+        runs.write_text(self.run_dir / "config.toml", kept.to_toml())
         where = {"epoch": state.epoch, "batch": state.batch, "step": state.step}
-        told = {**where, **environment, **self.group.launch()}
-        runs.append_line(self.run_dir / "resumed.jsonl", told)
+        runs.append_line(self.run_dir / "resumed.jsonl", {**where, **self._environment()})
+        lost = ", ".join(map(str, gaps))
+        return [f"metrics.jsonl has no whole line of epoch {lost}; it stays so."] if gaps else []
+
+    def _environment(self) -> dict[str, Any]:
+        environment = runs.describe_environment(str(self.learner.arithmetic))
+        return {**environment, **self.group.launch()}
+
+    def close(self) -> None:
+        """Training is over: another process may go on in the folder."""
+        self._lock.release()
 
     def history(self) -> History:
         """The epochs that are on record, as the plots need them."""
-        metrics = runs.read_lines(self.run_dir / "metrics.jsonl")
-        timing = {row["epoch"]: row for row in runs.read_lines(self.run_dir / "timing.jsonl")}
-        best, epochs = -1.0, []
-        for row in metrics:
-            val = None if row["val"] is None else Scores(**row["val"])
-            improved = val is not None and val.miou > best
-            best = val.miou if val is not None and improved else best
-            measured = {**dict.fromkeys(_TIMING, 0), **timing.get(row["epoch"], {})}
-            epochs.append(
-                EpochDone(
-                    epochs=self.recipe.train.epochs,
-                    train=Scores(**row["train"]),
-                    val=val,
-                    lr=row["lr"],
-                    seconds_left=0,
-                    best=improved,
-                    **{**measured, "epoch": row["epoch"]},
-                )
-            )
-        return History(epochs)
+        return records.history(self.run_dir, self.recipe.train.epochs)
 
     def record(self, done: EpochDone) -> None:
         """metrics.jsonl holds what the seed determines, timing.jsonl what the clock says."""
-        row = {"epoch": done.epoch, "lr": done.lr, "train": _row(done.train), "val": _row(done.val)}
-        timing = {name: getattr(done, name) for name in _TIMING}
+        metrics, timing = records.rows_of(done)
         with self._writing():
-            runs.append_line(self.run_dir / "metrics.jsonl", row)
-            runs.append_line(self.run_dir / "timing.jsonl", {"epoch": done.epoch, **timing})
+            runs.append_line(self.run_dir / "metrics.jsonl", metrics)
+            runs.append_line(self.run_dir / "timing.jsonl", timing)
 
     def weights(self, name: str, epoch: int) -> list[Path]:
         """weights/<name>.safetensors, carrying what rebuilds the model, and its average if any."""
@@ -139,7 +141,9 @@ class Keeper:
         began = time.monotonic()
         parts = {**self.learner.state_dict(), "rng": rng}
         with self._writing():
-            save_checkpoint(self.run_dir / "checkpoint.pt", state, parts, self.recipe.to_toml())
+            save_checkpoint(
+                self.run_dir / "checkpoint.pt", state, parts, self.recipe.to_toml(), self.data
+            )
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - began
 
@@ -187,7 +191,3 @@ def disk_needed(config: TrainConfig, network: Network) -> int:
     # weights, their average, and two moments; the newest, the one before, one in the making
     checkpoints = 3 * (averaged + 2)
     return (copies + checkpoints) * weights
-
-
-def _row(scores: Scores | None) -> dict[str, Any] | None:
-    return None if scores is None else {**vars(scores), "per_class": dict(scores.per_class)}

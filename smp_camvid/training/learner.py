@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from smp_camvid.data.loaders import Batch
 from smp_camvid.errors import TrainingError
-from smp_camvid.evaluation.evaluate import Loss
+from smp_camvid.evaluation.loop import Loss
 from smp_camvid.inference.device import Arithmetic
 from smp_camvid.models.network import Network
 from smp_camvid.recipe import TrainConfig
@@ -25,11 +25,30 @@ from smp_camvid.training.supervision import DeepSupervision
 
 
 class NotFiniteError(Exception):
-    """The loss of a step is not a number; raised before the update, by every process."""
+    """Loss or gradient of a step are not finite; raised before the update, by every process.
 
-    def __init__(self, loss: float, mine: bool) -> None:
-        super().__init__(loss)
-        self.loss, self.mine = loss, mine
+    `mine`: whether the frames of this process may be why.
+    """
+
+    def __init__(self, what: str, value: float, mine: bool) -> None:
+        super().__init__(what, value)
+        self.what, self.value, self.mine = what, value, mine
+
+
+class StepResult(NamedTuple):
+    """What a step leaves beside the new weights."""
+
+    loss: float
+    """The main output's, over all processes."""
+    sums: Tensor
+    """`[2, T]` on the device: sums and counts of each term, over all processes."""
+    logits: list[Tensor]
+    """Each batch's main logits."""
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """What losses are added up in: float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Learner:
@@ -72,11 +91,11 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
 
-    def step(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def step(self, batches: Sequence[Batch]) -> StepResult:
         """One update from the summed gradients of `batches`, which are on the device.
 
-        Returns the loss's sums and counts over all processes and each batch's main logits.
-        Raises NotFiniteError, the weights untouched.
+        Waits for the device once, before the update (in fp16 its scaler does too, and Lovasz for
+        the classes present).  Raises NotFiniteError, the weights untouched.
         """
         if self._frozen is None:
             self.begin_epoch(1)
@@ -88,8 +107,8 @@ class Learner:
         # What the sums are divided by must be known before the first backward pass.
         counts = self.group.add(torch.stack(counted).sum(0))
         self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros_like(counts, dtype=torch.float64)
-        value = torch.zeros((), dtype=torch.float64, device=counts.device)
+        sums = torch.zeros_like(counts, dtype=widest_float(counts.device))
+        value = sums.new_zeros(())
         shown = []
         for number, batch in enumerate(batches, start=1):
             last = number == len(batches)
@@ -101,9 +120,11 @@ class Learner:
             sums += main
             value += part.detach()
             shown.append(logits[0].detach())
-        self._check_finite(value)
-        self._update()
-        return self.group.add(sums), counts, shown
+        # In fp16 gradients overflow now and then, and the scaler leaves out such steps.
+        norm = None if self.scaler.is_enabled() else self._gradient_norm()
+        sums, loss = self._checked(sums, counts, value, norm)
+        self._update(norm)
+        return StepResult(loss, torch.stack([sums, counts.to(sums.dtype)]), shown)
 
     def _value(self, logits: list[Tensor], batch: Batch, counts: Tensor) -> tuple[Tensor, Tensor]:
         """This batch's share of the step's loss, and the main output's sums for the record."""
@@ -129,16 +150,34 @@ class Learner:
             ) from error
         return logits if isinstance(logits, list) else [logits]
 
-    def _check_finite(self, value: Tensor) -> None:
-        mine = float(value)
-        everywhere = float(self.group.add(value.clone()))
-        if not math.isfinite(everywhere):
-            raise NotFiniteError(everywhere, not math.isfinite(mine))
+    def _checked(
+        self, sums: Tensor, counts: Tensor, value: Tensor, norm: Tensor | None
+    ) -> tuple[Tensor, float]:
+        """The sums of all processes and their loss, when what all minimise is finite.
 
-    def _update(self) -> None:
+        `norm`: of the gradient, the same in all processes; None is not looked at.
+        """
+        together = self.group.add(torch.cat([sums, value[None]]))
+        sums, total = together[:-1], self.loss.total(together[:-1], counts)
+        norm = value.new_zeros(()) if norm is None else norm
+        # Read back in one piece: each time the device is waited for.
+        loss, everywhere, mine, length = torch.stack([total, together[-1], value, norm]).tolist()
+        if not math.isfinite(everywhere):
+            raise NotFiniteError("loss", everywhere, not math.isfinite(mine))
+        if not math.isfinite(length):
+            raise NotFiniteError("gradient", length, True)
+        return sums, loss
+
+    def _gradient_norm(self) -> Tensor:
+        found = (parameter.grad for parameter in self.trained.parameters())
+        return nn.utils.get_total_norm([grad for grad in found if grad is not None])
+
+    def _update(self, norm: Tensor | None) -> None:
+        """`norm`: of the gradient, where it is known already."""
         self.scaler.unscale_(self.optimizer)
         if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.clip_norm)
+            norm = self._gradient_norm() if norm is None else norm
+            nn.utils.clip_grads_with_norm_(self.trained.parameters(), self.config.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:

@@ -14,6 +14,7 @@ from smp_camvid.training.events import Event, History, Listener, Notice
 # By name, so that training does not import the report package it stands below.
 CONSOLE = "smp_camvid.report.console:ConsoleListener"
 PLOTS = "smp_camvid.report.plots:PlotListener"
+PROGRESS = "smp_camvid.report.progress_file:ProgressFile"
 
 OpenLogger: TypeAlias = Callable[[Path, History], Listener]
 """An entry point of the group `smp_camvid.loggers`: (run folder, epochs on record) -> Listener.
@@ -26,9 +27,9 @@ RunEnded, unless the process is killed.
 
 def default_listeners(config: TrainConfig, run_dir: Path, history: History) -> list[Listener]:
     """The console, plots and loggers that the run wants; `history` holds the epochs before."""
-    chosen: list[Listener] = []
+    chosen: list[Listener] = [_load(PROGRESS)(run_dir)]
     if config.verbose:
-        chosen.append(_load(CONSOLE)(verbose=config.verbose))
+        chosen.append(_load(CONSOLE)(verbose=config.verbose, history=History([*history.epochs])))
     if config.save_plots or config.show_plots:
         chosen.append(
             _load(PLOTS)(run_dir, config.save_every, show=config.show_plots, history=history)

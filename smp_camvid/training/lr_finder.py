@@ -76,8 +76,13 @@ class RangeTest:
 
     @property
     def careful(self) -> float | None:
-        """A tenth of the rate with the lowest loss: for long runs and noisy curves."""
-        return None if self.lowest is None else self.lowest / 10
+        """A tenth of the rate with the lowest loss, for long runs and noisy curves.
+
+        Never above the suggestion.
+        """
+        if self.lowest is None or self.steepest is None:
+            return None
+        return min(self.lowest / 10, self.steepest)
 
     def rows(self) -> list[dict[str, float]]:
         """One a step, for a .jsonl file."""
@@ -103,8 +108,7 @@ def find_lr(
 
     def step(lr: float) -> float:
         learner.set_lr(lr)
-        sums, counts, _ = learner.step(next(groups))
-        return float(trainer.loss.total(sums, counts))
+        return learner.step(next(groups)).loss
 
     with left_as_found(learner):
         torch.manual_seed(trainer.config.seed)
@@ -112,7 +116,7 @@ def find_lr(
             return range_test(step, rates_between(lowest, highest), on_step)
         except NotFiniteError as error:
             raise TrainingError(
-                f"The loss of the first batch is {error.loss}, before anything was learned.",
+                f"The {error.what} of the first batch is {error.value}; nothing was learned yet.",
                 "Look at the labels: smp-camvid data check",
             ) from None
 

@@ -15,7 +15,7 @@ from torch import nn
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.data.preprocess import resize_label
 from smp_camvid.errors import UsageError
-from smp_camvid.inference.predictor import likeliest, predict_frame
+from smp_camvid.evaluation.loop import judge
 from smp_camvid.models.network import Network
 from smp_camvid.models.pretrained import normalization_for
 from smp_camvid.recipe import NOT_OPTIONS, DataConfig, ModelConfig, Recipe, Step, TrainConfig
@@ -33,12 +33,11 @@ def preview_frames(
     network: Network, loader: Iterable[Any]
 ) -> list[tuple[Picture, Picture, Picture]]:
     """(frame, truth, prediction) of a few frames spread over the loader's split, not augmented."""
-    network.eval()
+    segmenter = judge(network)
     shown = []
     for image, truth in _spread(loader):
         size = (image.shape[0], image.shape[1])
-        prediction = likeliest(predict_frame(network, image, size))[0].to(torch.uint8).cpu().numpy()
-        shown.append((image, resize_label(truth, size), prediction))
+        shown.append((image, resize_label(truth, size), segmenter.predict(image).mask))
     return shown
 
 

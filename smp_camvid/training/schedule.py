@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import math
 
+from smp_camvid.recipe import TrainConfig
+
 POLY_POWER = 0.9
 ONECYCLE_START, ONECYCLE_END, ONECYCLE_RISE = 1 / 25, 1e-4, 0.3
+
+
+def lr_at(config: TrainConfig, steps_per_epoch: int, step: int) -> float:
+    """The learning rate of optimizer step `step`, from 0; plateau's own factor left out."""
+    steps, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
+    return config.lr * lr_factor(config.schedule, step, steps, warmup)
 
 
 def lr_factor(schedule: str, step: int, steps: int, warmup: int = 0) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from smp_camvid.data.loaders import Batch
-from smp_camvid.evaluation.evaluate import evaluate_batches
+from smp_camvid.evaluation.loop import evaluate_batches, judge
 from smp_camvid.training.batches import as_batch, length_of, move_batch
 from smp_camvid.training.out_of_memory import training_told
 from smp_camvid.training.trainer import Trainer
@@ -72,6 +72,6 @@ def _validation_seconds(trainer: Trainer) -> float:
     seconds = []
     for _ in range(2):  # the first time kernels are chosen
         began = time.perf_counter()
-        evaluate_batches(trainer.judged, batches, loss=trainer.loss)
+        evaluate_batches(judge(trainer.judged), batches, loss=trainer.loss)
         seconds.append(time.perf_counter() - began)
     return min(seconds) * length_of(trainer.val_loader)

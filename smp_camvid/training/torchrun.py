@@ -47,6 +47,11 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
+def restarts_left() -> int:
+    """How often torchrun would still start the group anew."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) - restarts()
+
+
 # --- whose run is it --------------------------------------------------------------------------
 
 
@@ -106,6 +111,31 @@ def _launch_of(run: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads((run / "environment.json").read_text(encoding="utf-8")))
     return {}
+
+
+# --- how its processes ended ------------------------------------------------------------------
+
+_CODES = "SMP_CAMVID_EXIT_CODES"  # torch does not tell them to a launcher that got a signal
+
+
+def collect_codes(folder: Path) -> None:
+    """From now on the processes started by this one leave their exit codes in `folder`."""
+    os.environ[_CODES] = str(folder)
+
+
+def leave_code(code: object) -> None:
+    """This process is about to end with `code`."""
+    folder = os.environ.get(_CODES)
+    if folder and launched():
+        number = code if isinstance(code, int) else int(code is not None)
+        with contextlib.suppress(OSError):  # the launcher is gone, and the folder with it
+            (Path(folder) / f"{rank()}.code").write_text(str(number))
+
+
+def codes_left(folder: Path, processes: int) -> list[int | None]:
+    """The exit code of each rank; None for one that could not leave any."""
+    files = [folder / f"{number}.code" for number in range(processes)]
+    return [int(file.read_text()) if file.is_file() else None for file in files]
 
 
 # --- threads ----------------------------------------------------------------------------------

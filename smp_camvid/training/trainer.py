@@ -26,13 +26,13 @@ from smp_camvid import runs
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.data.loaders import Batch
 from smp_camvid.errors import TrainingError, UsageError
-from smp_camvid.evaluation.evaluate import Loss, Result, evaluate_batches
+from smp_camvid.evaluation.loop import Loss, Result, evaluate_batches, judge
 from smp_camvid.evaluation.metrics import ConfusionMatrix, summarize
 from smp_camvid.inference.device import choose_arithmetic, resolve_device
-from smp_camvid.inference.predictor import likeliest
+from smp_camvid.inference.torch_engine import likeliest
 from smp_camvid.models.network import Network
 from smp_camvid.recipe import LossConfig, Recipe, TrainConfig, check_section
-from smp_camvid.training import events
+from smp_camvid.training import events, torchrun
 from smp_camvid.training.batches import (
     as_batch,
     batches_of,
@@ -66,8 +66,15 @@ from smp_camvid.training.preview import (
     run_recipe,
     run_started,
 )
-from smp_camvid.training.resuming import check_same_run, epochs_raised, resumed_notices
-from smp_camvid.training.schedule import lr_factor
+from smp_camvid.training.resuming import (
+    check_same_data,
+    check_same_run,
+    epochs_raised,
+    facts_of_data,
+    finished_notice,
+    resumed_notices,
+)
+from smp_camvid.training.schedule import lr_at
 
 
 class Trainer:
@@ -116,8 +123,10 @@ class Trainer:
         self.state = TrainState()
         about = made_from_of(train_loader).get("about", {}) if metadata is None else metadata
         described = describe_training(about, val_loader, recipe)
-        self.keeper = Keeper(recipe, self.learner, described, self.group)
+        data = facts_of_data(train_loader, val_loader, str(described["protocol"]))
+        self.keeper = Keeper(recipe, self.learner, described, self.group, data)
         self._confusion = ConfusionMatrix(len(self.table), self.device)
+        self._pace = Pace(network, recipe)
         self._audience = Audience(listeners if self.group.is_main else [])
         self._interrupts = Interrupts(self.group)
         self._resumed: dict[str, Any] | None = None
@@ -156,20 +165,31 @@ class Trainer:
         """
         with self._interrupts.listening():
             self._open_run()
-            reason, result = "failed", None
+            reason, result, hopeless = "failed", None, False
             try:
-                while self.state.epoch < self.config.epochs and not self.state.stopped:
+                while not self.finished:
                     result = self._epoch(self.state.epoch + 1)
                 reason = "done"
+                if self.state.stopped and result is not None:
+                    self._audience.notice(self.finished)
+            except TrainingError:  # the same steps would come to the same end
+                hopeless = True
+                raise
             except Interrupted:
                 self._save_weights("last", self.state.epoch)
                 self._save_checkpoint()
                 self.group.barrier()  # torchrun ends the group when one process has ended
                 reason = "interrupted"
             finally:
-                ended = self._ended(reason, result)
+                ended = self._ended(reason, result, hopeless)
                 self._audience.tell(ended)
+                self.keeper.close()
             return ended
+
+    @property
+    def finished(self) -> str:
+        """A sentence once there is nothing left to train; empty before."""
+        return finished_notice(self.state, self.config)
 
     def train_step(self, *batches: Batch) -> float:
         """One optimizer step over one batch, or several whose gradients add up.
@@ -183,19 +203,18 @@ class Trainer:
         fits = training_told(self.keeper.recipe, self.network, self.arithmetic, pictures)
         try:
             with fits, self._determinism.watching():
-                sums, counts, logits = self.learner.step(moved)
+                done = self.learner.step(moved)
         except NotFiniteError as error:
             raise TrainingError(*self._where_not_finite(error, batches)) from None
-        for batch, shown in zip(moved, logits, strict=True):
+        for batch, shown in zip(moved, done.logits, strict=True):
             self._confusion.update(likeliest(shown), batch.target)
-        both = torch.stack([sums, counts.double()]).cpu()
         before = self.state.loss_sums
-        self.state.loss_sums = both if before is None else before + both
-        return float(self.loss.total(sums, counts))
+        self.state.loss_sums = done.sums if before is None else before + done.sums
+        return done.loss
 
     def val_step(self, batch: Batch) -> Result:
         """One validation batch: its confusion matrix and mean loss.  Weights stay as they are."""
-        return evaluate_batches(self.judged, [batch], loss=self.loss)
+        return evaluate_batches(judge(self.judged), [batch], loss=self.loss)
 
     def validate(self) -> Result:
         """The whole validation split, through the loop that `evaluate` uses."""
@@ -210,7 +229,7 @@ class Trainer:
         self.group.align(self.judged)
         batches = map(as_batch, self.val_loader)
         run = partial(evaluate_batches, loss=self.loss, on_step=on_step, add=self.group.add)
-        return run(self.judged, batches, steps)
+        return run(judge(self.judged), batches, steps)
 
     def resume(self, run_dir: str | Path) -> None:
         """Goes on from a run's checkpoint.  Call before `train()`.
@@ -225,6 +244,7 @@ class Trainer:
         )
         if document is not None:
             check_same_run(document["recipe"], self.keeper.recipe)
+            check_same_data(document.get("data"), self.keeper.data)
         self.keeper.open_at(Path(run_dir))
         if document is None:
             return
@@ -232,6 +252,8 @@ class Trainer:
         if epochs_raised(document["recipe"], self.config):
             self.state.stopped = False  # asking for more epochs overrules early stopping
         self.learner.load_state_dict(document["parts"])
+        if self.state.loss_sums is not None:
+            self.state.loss_sums = self.state.loss_sums.to(self.device)
         if self.state.counts is not None and self.group.is_main:  # those of all processes
             self._confusion.counts = self.state.counts.to(self.device)
         self._resumed = document
@@ -239,7 +261,7 @@ class Trainer:
     # --- one epoch ----------------------------------------------------------------------------
 
     def _epoch(self, epoch: int) -> Result | None:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self.state.batch
         self.learner.begin_epoch(epoch)
         waited, images = self._train_epoch(epoch)
         speed = images / max(time.perf_counter() - began, 1e-9)
@@ -248,7 +270,9 @@ class Trainer:
         result = self.validate() if judged else None
         done = self._epoch_done(epoch, result, speed, time.perf_counter() - began, waited)
         best = self._judge(epoch, result)
-        done = replace(done, best=best)
+        # Of a resumed epoch only a share was trained here; those to come are whole.
+        share = 1 - before / self.state.batch if self.state.batch > before else 1.0
+        done = replace(done, best=best, seconds_left=done.seconds_left / share)
         self.state.finish_epoch()
         self._confusion = ConfusionMatrix(len(self.table), self.device)
         if self.group.is_main:
@@ -265,7 +289,6 @@ class Trainer:
         steps, began = self.steps_per_epoch, time.perf_counter()
         waited, images, skipped = 0.0, 0, self.state.batch
         batches = batches_of(self.train_loader, epoch, self.state.batch)
-        pace = Pace(self.network, self.keeper.recipe)
         while True:
             asked = time.perf_counter()
             group = list(islice(batches, self.config.accumulate))
@@ -282,7 +305,7 @@ class Trainer:
             seconds = time.perf_counter() - began
             self._audience.tell(events.StepDone(epoch, step, steps, loss, lr, images, seconds))
             self._audience.notice(
-                pace.notice(step - skipped // self.config.accumulate, steps, seconds)
+                self._pace.notice(step - skipped // self.config.accumulate, steps, seconds)
             )
             self._audience.notice(self._determinism.notice())
             self._between_steps(step == steps)
@@ -297,10 +320,7 @@ class Trainer:
 
     def _lr_at(self, step: int) -> float:
         """The learning rate of optimizer step `step`, from 0: nothing to restore but plateau's."""
-        cfg, per_epoch = self.config, self.steps_per_epoch
-        warmup = round(cfg.warmup_epochs * per_epoch)
-        factor = lr_factor(cfg.schedule, step, cfg.epochs * per_epoch, warmup)
-        return cfg.lr * factor * self.state.plateau_factor
+        return lr_at(self.config, self.steps_per_epoch, step) * self.state.plateau_factor
 
     @property
     def steps_per_epoch(self) -> int:
@@ -325,7 +345,7 @@ class Trainer:
         self, epoch: int, result: Result | None, speed: float, seconds: float, waited: float
     ) -> events.EpochDone:
         sums = self.state.loss_sums
-        loss = 0.0 if sums is None else float(self.loss.total(*sums.to(self.device)))
+        loss = 0.0 if sums is None else float(self.loss.total(*sums))
         self.group.add(self._confusion.counts)
         cuda = self.device.type == "cuda"
         return events.EpochDone(
@@ -394,7 +414,7 @@ class Trainer:
             restore_random_state(self._resumed["parts"]["rng"], self.group, self.state.step)
         self._resumed = None
         if self.keeper.opened:
-            self.keeper.reopen(self.state)
+            notices += self.keeper.reopen(self.state)
         else:
             self.keeper.create()
         if self.group.is_main:
@@ -406,11 +426,13 @@ class Trainer:
         if begins:
             self._save_checkpoint()  # from here on a killed run can go on
 
-    def _ended(self, reason: str, result: Result | None) -> events.RunEnded:
+    def _ended(self, reason: str, result: Result | None, hopeless: bool) -> events.RunEnded:
         done = reason == "done"
         verb = "evaluate" if done else "train --resume"
-        there = (self.run_dir / "checkpoint.pt").is_file()
+        there = (self.run_dir / "checkpoint.pt").is_file() and not hopeless
         known = there and self.keeper.recipe.data.path != ELSEWHERE
+        if reason == "failed" and torchrun.restarts_left() > 0:
+            known = False  # torchrun goes on with it by itself
         return events.RunEnded(
             reason=reason,
             run_dir=self.run_dir,
@@ -424,9 +446,10 @@ class Trainer:
         mine = frame_names(self.train_loader, batches) if error.mine else []
         names = ", ".join(name for names in self.group.gather(mine) for name in names)
         return (
-            f"The loss is {error.loss} at epoch {self.state.epoch + 1}, batch "
-            f"{self.state.batch + 1} ({names}); the weights were not updated.",
-            f"Lower the learning rate (--lr {self.config.lr / 10:g}), or --set train.clip_norm=1.",
+            f"The {error.what} is {error.value} at epoch {self.state.epoch + 1}, batch "
+            f"{self.state.batch + 1} ({names}); this step did not change the weights.",
+            f"Start a new run with a lower learning rate (--lr {self.config.lr / 10:g}) or --set "
+            "train.clip_norm=1; this one would come to the same again.",
         )
 
 
