@@ -151,7 +151,7 @@ def test_an_archive_without_room_is_not_called_so_twice(
     Path("a.zip").write_bytes(zip_of(kaggle_data))
     monkeypatch.setattr(room, "free_bytes", lambda path: 10)
     done = run("download", "--archive", "a.zip")
-    assert done.exit_code == 1 and "more for its pictures; 0.0 kB are free" in done.stderr
+    assert done.exit_code == 1 and "more for its pictures; 10 bytes are free" in done.stderr
 
 
 # --- hostile ones ----------------------------------------------------------------------------
