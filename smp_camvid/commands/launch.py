@@ -21,6 +21,9 @@ from smp_camvid.errors import InterruptedRun, RunError, SmpCamvidError, UsageErr
 from smp_camvid.recipe import Recipe
 from smp_camvid.training import torchrun
 
+_kept: list[BaseException] = []
+"""What holds torch's rendezvous until this process ends: its timer cannot be stopped by itself,
+which is tried, with a traceback, when the last reference is dropped while the timer is at work."""
 SECONDS_TO_END = "120"  # for the step and the checkpoint, after Ctrl-C; torch's own is 30
 
 
@@ -77,7 +80,8 @@ def launch(recipe: Recipe, devices: int, max_restarts: int, resume: Path | None 
         )  # fmt: skip
         try:
             elastic_launch(config, sys.executable)(*_program(), *sys.argv[1:])
-        except SignalException:  # the processes got it too, and have ended by now
+        except SignalException as error:  # the processes got it too, and have ended by now
+            _kept.append(error)
             codes = torchrun.codes_left(Path(logs), devices)
             if any(code != 0 for code in codes):
                 raise _interruption(codes, again) from None
