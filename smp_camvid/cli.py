@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from smp_camvid import __version__
+from smp_camvid import __version__, torchrun
 from smp_camvid.errors import InterruptedRun, SmpCamvidError
-from smp_camvid.training import torchrun
 from smp_camvid.training.last_words import SURVIVOR, last_words, lost_the_group
 
 COMMANDS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -139,24 +140,33 @@ def make_kaggle(tmp_path: Path) -> MakeDataset:
     return make
 
 
+def write_segnet(
+    root: Path, stems: Mapping[str, Sequence[str]] | None = None, size: tuple[int, int] = (48, 64)
+) -> Path:
+    """Writes a dataset in the SegNet layout: grey index labels, 11 for void."""
+    rng = np.random.default_rng(1)
+    for split, names in (stems or camvid_stems(TINY)).items():
+        for stem in names:
+            label = root / f"{split}annot" / f"{stem}.png"
+            write_pair(root / split / f"{stem}.png", label, rng, CAMVID11, size, colored=False)
+            indices = np.array(Image.open(label))
+            indices[:4] = 11
+            Image.fromarray(indices).save(label)
+    return root
+
+
 @pytest.fixture
 def make_segnet(tmp_path: Path) -> MakeDataset:
-    """Writes a dataset in the SegNet layout: grey index labels, 11 for void."""
+    """`write_segnet` in a folder of the test's own."""
+    return partial(write_segnet, tmp_path / "segnet")
 
-    def make(
-        stems: Mapping[str, Sequence[str]] | None = None, size: tuple[int, int] = (48, 64)
-    ) -> Path:
-        root, rng = tmp_path / "segnet", np.random.default_rng(1)
-        for split, names in (stems or camvid_stems(TINY)).items():
-            for stem in names:
-                label = root / f"{split}annot" / f"{stem}.png"
-                write_pair(root / split / f"{stem}.png", label, rng, CAMVID11, size, colored=False)
-                indices = np.array(Image.open(label))
-                indices[:4] = 11
-                Image.fromarray(indices).save(label)
-        return root
 
-    return make
+@pytest.fixture(scope="module")
+def short_segnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine tiny frames to train on and three to validate, for all tests of a module."""
+    stems = {"train": standard_stems("train")[:9], "val": standard_stems("val")[:3]}
+    root = tmp_path_factory.mktemp("segnet")
+    return write_segnet(root, {split: list(names) for split, names in stems.items()}, (36, 48))
 
 
 @pytest.fixture

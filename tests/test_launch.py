@@ -22,9 +22,8 @@ from typer.testing import CliRunner
 
 from smp_camvid import runs
 from smp_camvid.cli import app
-from smp_camvid.data.camvid import standard_stems
 
-EPOCHS = 40
+EPOCHS = 24
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
 PATIENCE_SECONDS = 240
 needs_proc = pytest.mark.skipif(
@@ -39,23 +38,28 @@ def two() -> Iterator[Group]:
     group.close()
 
 
+def recipe_file(data: Path, folder: Path) -> Path:
+    """A run of many short epochs, as a file; the run goes to `folder`."""
+    chosen = small(
+        data, folder, name="run", model__norm="batch", model__dropout=0.3,
+        train__epochs=EPOCHS, train__batch_size=4, train__ema=0.9, train__schedule="cosine",
+        train__checkpoint_steps=1, train__optimizer="adamw", train__verbose=1,
+    )  # fmt: skip
+    file = folder.with_suffix(".toml")
+    file.write_text(chosen.to_toml())
+    return file
+
+
 @pytest.fixture
-def write_recipe(make_segnet: Any, tmp_path: Path) -> Callable[[str], Path]:
-    """A run of many short epochs in a folder of its own, as a file."""
-    frames = {"train": 9, "val": 3}
-    data = make_segnet({k: list(standard_stems(k)[:n]) for k, n in frames.items()}, (36, 48))
+def write_recipe(short_segnet: Path, tmp_path: Path) -> Callable[[str], Path]:
+    return lambda name: recipe_file(short_segnet, tmp_path / name)
 
-    def write(name: str) -> Path:
-        file = tmp_path / f"{name}.toml"
-        chosen = small(
-            data, tmp_path / name, name="run", model__norm="batch", model__dropout=0.3,
-            train__epochs=EPOCHS, train__batch_size=4, train__ema=0.9, train__schedule="cosine",
-            train__checkpoint_steps=1, train__optimizer="adamw", train__verbose=1,
-        )  # fmt: skip
-        file.write_text(chosen.to_toml())
-        return file
 
-    return write
+@pytest.fixture(scope="module")
+def whole(two: Group, short_segnet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder that two processes leave when nothing disturbs them."""
+    recipe = recipe_file(short_segnet, tmp_path_factory.mktemp("whole") / "runs")
+    return Path(two(gloo_group.run, str(recipe))[0][0])
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -110,7 +114,7 @@ def process_of(launcher: int, local_rank: int) -> int:
 @pytest.mark.slow
 @needs_proc
 def test_torchrun_goes_on_where_a_killed_process_left_the_group(
-    two: Group, write_recipe: Any, tmp_path: Path
+    whole: Path, write_recipe: Any, tmp_path: Path
 ) -> None:
     launcher = start(
         *TORCHRUN, "--max-restarts", "1", "-m", "smp_camvid", "train",
@@ -126,9 +130,8 @@ def test_torchrun_goes_on_where_a_killed_process_left_the_group(
     assert resumed["restart"] == 1 and 0 < resumed["epoch"] < EPOCHS
     assert "A process of the group ended; this is restart 1." in err
     assert f"(step {resumed['step']})" in err
-    whole, _ = two(gloo_group.run, str(write_recipe("whole")))
-    assert steps_done(run) == steps_done(Path(whole[0])) == 2 * EPOCHS
-    assert differing(run, Path(whole[0])) == []
+    assert steps_done(run) == steps_done(whole) == 2 * EPOCHS
+    assert differing(run, whole) == []
 
 
 # --- interruptions ----------------------------------------------------------------------------
@@ -136,7 +139,7 @@ def test_torchrun_goes_on_where_a_killed_process_left_the_group(
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_devices_go_on_from(
-    two: Group, write_recipe: Any, tmp_path: Path
+    whole: Path, write_recipe: Any, tmp_path: Path
 ) -> None:
     launcher = train("--recipe", str(write_recipe("stopped")), "--devices", "2")
     run = tmp_path / "stopped" / "run-1"
@@ -154,12 +157,11 @@ def test_ctrl_c_leaves_a_checkpoint_that_devices_go_on_from(
     assert steps_done(run) < 2 * EPOCHS
     code, out, err = outcome(train("--resume", str(run), "--devices", "2"))
     assert (code, out) == (0, f"{run}\n"), err
-    whole, _ = two(gloo_group.run, str(write_recipe("whole")))
-    assert differing(run, Path(whole[0])) == []
+    assert differing(run, whole) == []
 
 
 @pytest.mark.slow
-def test_sigterm_does_the_same(two: Group, write_recipe: Any, tmp_path: Path) -> None:
+def test_sigterm_does_the_same(two: Group, whole: Path, write_recipe: Any, tmp_path: Path) -> None:
     recipe = write_recipe("stopped")
     launcher = train("--recipe", str(recipe), "--devices", "2")
     run = tmp_path / "stopped" / "run-1"
@@ -169,8 +171,7 @@ def test_sigterm_does_the_same(two: Group, write_recipe: Any, tmp_path: Path) ->
     assert code == 130, err
     assert steps_done(run) < 2 * EPOCHS
     two(gloo_group.resume, str(recipe), str(run))
-    whole, _ = two(gloo_group.run, str(write_recipe("whole")))
-    assert differing(run, Path(whole[0])) == []
+    assert differing(run, whole) == []
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "smp_camvid"
 
 # Lowest first; a module imports only its own layer and those before it.
 LAYERS = [
-    ("errors", "registry"), ("recipe", "runs", "locks"), ("data",), ("models",), ("inference",),
+    ("errors", "registry"), ("recipe", "runs", "locks", "torchrun"), ("data",), ("models",), ("inference",),
     ("evaluation",), ("training",), ("report",), ("serve",), ("commands",), ("cli", "__main__"),
 ]  # fmt: skip
 # Named by the layer above it for types only, or standing for the package as a whole.

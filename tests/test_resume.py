@@ -48,8 +48,8 @@ def test_the_checkpoint_before_steps_in(segnet_data: Path, tmp_path: Path, how: 
     run = trained(segnet_data, tmp_path, **changes).run_dir
     damage(run / "checkpoint.pt", how)
     said = heard_on_resuming(run, small(segnet_data, tmp_path, **changes))
-    broken = "The newest checkpoint is broken; the run goes on from the one before it."
-    assert (broken in said) == (how != "missing")
+    what = "missing" if how == "missing" else "broken"
+    assert f"The newest checkpoint is {what}; the run goes on from the one before it." in said
     assert lines(run) == lines(whole)
     for name in ("last", "best"):
         ours, theirs = (r / "weights" / f"{name}.safetensors" for r in (run, whole))

@@ -22,11 +22,12 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing import SignalException
 from typer.testing import CliRunner
 
+from smp_camvid import torchrun
 from smp_camvid.cli import app
 from smp_camvid.commands import launch as launch_module
 from smp_camvid.commands.launch import exit_code
 from smp_camvid.errors import RunError, UsageError
-from smp_camvid.training import distributed, interrupts, last_words, torchrun
+from smp_camvid.training import distributed, interrupts, last_words
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,21 @@ def test_the_code_after_a_signal_is_that_of_the_processes(
     with pytest.raises(type(ended)) as caught:
         launch_module.launch(recipe, 2, 0)
     assert caught.value.exit_code == ended.exit_code
+
+
+def test_a_restart_names_the_process_that_left_no_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert torchrun.silent_ranks(0, 2) == []  # nobody collects codes
+    monkeypatch.setenv("SMP_CAMVID_EXIT_CODES", str(tmp_path))
+    for rank, attempt in ((0, 0), (1, 1)):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        torchrun.leave_code(last_words.SURVIVOR)
+    assert torchrun.silent_ranks(0, 2) == [1]
+    assert torchrun.silent_ranks(1, 2) == [0]
+    assert torchrun.codes_left(tmp_path, 2) == [None, last_words.SURVIVOR]  # the last attempt's
 
 
 def test_files_of_the_working_folder_are_seen_as_before(
@@ -172,7 +188,7 @@ def test_which_run_a_launch_has_begun(launched: Any, tmp_path: Path) -> None:
 
 
 def test_the_agent_is_the_process_that_started_it(tmp_path: Path) -> None:
-    ask = "from smp_camvid.training import torchrun; print(torchrun.identity()['agent'])"
+    ask = "from smp_camvid import torchrun; print(torchrun.identity()['agent'])"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     run = tmp_path / "run-1"
     run.mkdir()

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import typer
 
+from smp_camvid import torchrun
 from smp_camvid.errors import InterruptedRun, RunError, SmpCamvidError, UsageError
 from smp_camvid.recipe import Recipe
-from smp_camvid.training import torchrun
 
 _kept: list[BaseException] = []
 """What holds torch's rendezvous until this process ends: its timer cannot be stopped by itself,

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from smp_camvid import runs
+from smp_camvid import runs, torchrun
 from smp_camvid.commands.launch import check_devices
 from smp_camvid.errors import DataError, DeviceError, UsageError
 from smp_camvid.recipe import Recipe
-from smp_camvid.training import torchrun
 
 if TYPE_CHECKING:
     from smp_camvid.training.lr_finder import RangeTest

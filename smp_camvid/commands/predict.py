@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from smp_camvid import torchrun
 from smp_camvid.commands.download import sigterm_is_ctrl_c
 from smp_camvid.commands.options import (
     AsJson,
@@ -21,7 +22,6 @@ from smp_camvid.commands.options import (
     parse_size,
 )
 from smp_camvid.errors import DataError, InterruptedRun, RunError, UsageError
-from smp_camvid.training import torchrun
 
 if TYPE_CHECKING:
     from smp_camvid.commands.sharing import Group

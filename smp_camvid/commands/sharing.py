@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from smp_camvid import torchrun
 from smp_camvid.errors import UsageError
 from smp_camvid.inference.manifest import HOME
 from smp_camvid.locks import locked
-from smp_camvid.training import torchrun
 
 Item = TypeVar("Item")
 

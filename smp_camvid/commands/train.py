@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from smp_camvid import recipe, runs
+from smp_camvid import recipe, runs, torchrun
 from smp_camvid.commands.launch import check_devices, check_launched, check_restarts, launch
 from smp_camvid.commands.options import of, parse_size
 from smp_camvid.commands.planning import check_alone, find_learning_rate, show_plan
 from smp_camvid.errors import InterruptedRun, UsageError
-from smp_camvid.training import torchrun
 
 # Option name -> the recipe key it sets.
 OPTIONS = {

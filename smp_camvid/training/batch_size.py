@@ -15,6 +15,7 @@ from functools import cached_property
 
 import torch
 
+from smp_camvid import torchrun
 from smp_camvid.data.crops import CropPlan
 from smp_camvid.data.room import in_words
 from smp_camvid.errors import DeviceError, TrainingError, UsageError
@@ -23,7 +24,6 @@ from smp_camvid.inference.memory import free_bytes
 from smp_camvid.inference.out_of_memory import is_out_of_memory
 from smp_camvid.models.network import Network
 from smp_camvid.recipe import Recipe, TrainConfig
-from smp_camvid.training import torchrun
 from smp_camvid.training.distributed import Dist, own_device
 from smp_camvid.training.learner import Learner, NotFiniteError
 from smp_camvid.training.objective import build_loss

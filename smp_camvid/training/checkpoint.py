@@ -98,7 +98,8 @@ def previous(path: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The newest whole checkpoint: `path`, else the one before it (`document["torn"]` tells).
+    """The newest whole checkpoint: `path`, else the one before it; `document["newest"]` is then
+    what is wrong with `path`: "broken" or "missing".
 
     Raises RunError when there is none.
     """
@@ -108,14 +109,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"There is no checkpoint {path} to go on from.",
             "Name a run folder: train --resume runs/NAME-1",
         )
-    torn = False
+    newest = ""
     for candidate in (path, older):
         try:
             document = _read(candidate)
         except Exception:  # torch raises many kinds for a broken file
-            torn = candidate.is_file()
+            newest = "broken" if path.is_file() else "missing"
         else:
-            document["torn"] = torn
+            document["newest"] = newest
             return document
     trained = any((path.parent / "weights").glob("last*"))
     raise RunError(

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
+from smp_camvid import torchrun
 from smp_camvid.errors import DeviceError, UsageError
-from smp_camvid.training import torchrun
 from smp_camvid.training.last_words import use_board
 
 

@@ -11,7 +11,7 @@ import hashlib
 import time
 from typing import Any, Protocol
 
-from smp_camvid.training import torchrun
+from smp_camvid import torchrun
 
 SURVIVOR = 3
 """Exit code of a process that ends only because it lost the others; its launcher sees it."""

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Sized
 from typing import TYPE_CHECKING, Any
 
-from smp_camvid import recipe
+from smp_camvid import recipe, torchrun
 from smp_camvid.errors import UsageError
 from smp_camvid.recipe import Recipe, TrainConfig
 
@@ -104,16 +104,24 @@ def finished_notice(state: TrainState, config: TrainConfig) -> str:
     return f"The run is finished: {state.epoch} epochs. {more}"
 
 
+def _who_ended(group: Dist) -> str:
+    """The processes of the attempt before this one that could not say why they ended."""
+    silent = torchrun.silent_ranks(group.restarts - 1, group.world)
+    if not silent:
+        return "A process of the group"
+    return f"Process {' and '.join(map(str, silent))}"
+
+
 def resumed_notices(document: dict[str, Any] | None, config: TrainConfig, group: Dist) -> list[str]:
     """What a user should know about the checkpoint that a run goes on from."""
     said = []
     if group.restarts:
-        said.append(f"A process of the group ended; this is restart {group.restarts}.")
+        said.append(f"{_who_ended(group)} ended; this is restart {group.restarts}.")
     if document is None:
         return said
     state = document["state"]
-    if document["torn"]:
-        said.append("The newest checkpoint is broken; the run goes on from the one before it.")
+    if wrong := document["newest"]:
+        said.append(f"The newest checkpoint is {wrong}; the run goes on from the one before it.")
     if finished := finished_notice(state, config):
         return [*said, finished]
     at = f"epoch {state.epoch + 1}" + (f", batch {state.batch + 1}" if state.batch else "")

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from smp_camvid import runs
+from smp_camvid import runs, torchrun
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.data.loaders import Batch
 from smp_camvid.errors import TrainingError, UsageError
@@ -32,7 +32,7 @@ from smp_camvid.inference.device import choose_arithmetic, resolve_device
 from smp_camvid.inference.torch_engine import likeliest
 from smp_camvid.models.network import Network
 from smp_camvid.recipe import LossConfig, Recipe, TrainConfig, check_section
-from smp_camvid.training import events, torchrun
+from smp_camvid.training import events
 from smp_camvid.training.batches import (
     as_batch,
     batches_of,

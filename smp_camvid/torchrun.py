@@ -129,13 +129,24 @@ def leave_code(code: object) -> None:
     if folder and launched():
         number = code if isinstance(code, int) else int(code is not None)
         with contextlib.suppress(OSError):  # the launcher is gone, and the folder with it
-            (Path(folder) / f"{rank()}.code").write_text(str(number))
+            (Path(folder) / f"{restarts()}-{rank()}.code").write_text(str(number))
 
 
-def codes_left(folder: Path, processes: int) -> list[int | None]:
-    """The exit code of each rank; None for one that could not leave any."""
-    files = [folder / f"{number}.code" for number in range(processes)]
+def codes_left(folder: Path, processes: int, attempt: int | None = None) -> list[int | None]:
+    """The exit code of each rank at an attempt (the last); None for one that left none."""
+    if attempt is None:
+        attempt = max((int(file.name.split("-")[0]) for file in folder.glob("*.code")), default=0)
+    files = [folder / f"{attempt}-{number}.code" for number in range(processes)]
     return [int(file.read_text()) if file.is_file() else None for file in files]
+
+
+def silent_ranks(attempt: int, processes: int) -> list[int]:
+    """The ranks that were killed at an attempt; none where codes are not collected."""
+    folder = os.environ.get(_CODES)
+    if not folder:
+        return []
+    codes = codes_left(Path(folder), processes, attempt)
+    return [rank for rank, code in enumerate(codes) if code is None]
 
 
 # --- threads ----------------------------------------------------------------------------------
