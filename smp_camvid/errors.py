@@ -57,6 +57,11 @@ class UsageError(SmpCamvidError):
     exit_code = 2
 
 
+def visible(text: str) -> str:
+    """`text` without control characters: a file may have any name, a terminal obeys some of them."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"Did you mean 'unet'?"` when something known is close to `name`, else the empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -260,7 +260,7 @@ def find_weights(reference: str | Path | None, checkpoint: str = "") -> Path:
     there = f" Under ./runs: {', '.join(known[-5:])}." if known else ""
     raise RunError(
         f"There is no run or weights file {reference}.{there}",
-        "Name a run folder or a .safetensors file.",
+        "Name a run folder, a .safetensors or .onnx file.",
     )
 
 

@@ -93,8 +93,9 @@ def predict(
     What is done already is not done again, so a job that was stopped goes on with the same command.
     """  # fmt: skip
     from smp_camvid.commands.sharing import current_group
+    from smp_camvid.inference.collisions import check_outputs
     from smp_camvid.inference.files import parse_kinds
-    from smp_camvid.inference.inputs import check_outputs, find_inputs
+    from smp_camvid.inference.inputs import find_inputs
 
     _check(out, scale, precision)
     kinds, size, group = parse_kinds(save), parse_size(tile, "--tile"), current_group()
@@ -121,12 +122,10 @@ def predict(
 
 
 def _check(out: Path, scale: str, precision: str) -> None:
-    for option, value, known in (
-        ("--scale", scale, ("train", "native")),
-        ("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
-    ):
-        if value not in known:
-            raise UsageError(f"{option} {value!r} is not known.", f"It is {' or '.join(known)}.")
+    from smp_camvid.inference.looks import check_precision, check_scale
+
+    check_scale(scale)
+    check_precision(precision)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file.", "Name a folder.")
 

@@ -54,6 +54,8 @@ def fetch(url: str, shown: str, path: Path) -> None:
             _write(_in_time(response.iter_content(_CHUNK), shown), path, shown)
     except requests.exceptions.InvalidURL:
         raise DataError(f"{shown} is no address.") from None
+    except requests.exceptions.InvalidSchema:
+        raise DataError(f"{shown} leads to an address that is not http or https.") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         trouble = explain(error, Peer(urlsplit(shown).hostname or shown, what="file"))
         raise DataError(f"{shown}: {trouble.message}", trouble.hint.strip()) from None

@@ -6,17 +6,20 @@ come to the same list.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from smp_camvid.errors import DataError, UsageError
 from smp_camvid.inference import video
 from smp_camvid.inference.files import KINDS, file_name
+from smp_camvid.inference.manifest import HOME
 
 PICTURES = frozenset({
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib",
@@ -25,7 +28,7 @@ PICTURES = frozenset({
 STDIN = "-"
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _COUNTER = re.compile(r"%0?(\d*)d")  # frame_%05d.png
-_OURS = re.compile(rf".+_({'|'.join(KINDS)})\.(png|npz|mp4|mkv)")
+OURS = re.compile(rf".+_({'|'.join(KINDS)})\.(png|npz|mp4|mkv)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Input:
     """A path, an address, or "-"."""
     below: str = ""
     """Folder below the output folder; "" is that folder."""
+    with_suffix: bool = False
+    """Its files are named after `name` with its suffix: another of its folder has the stem."""
 
     @property
     def stem(self) -> str:
@@ -46,7 +51,8 @@ class Input:
             last = Path(unquote(urlsplit(self.name).path)).stem
             # what a server calls a file is no path here, nor a hidden file
             return re.sub(r"[^\w.-]+", "_", last).lstrip(".")[:100] or "picture"
-        return Path(self.name).stem
+        path = Path(self.name)
+        return path.name if self.with_suffix else path.stem
 
     @property
     def output(self) -> str:
@@ -86,18 +92,32 @@ def find_inputs(
     """INPUT... of the command line -> inputs, each once.
 
     A folder gives the pictures and videos in it, with `recursive` those below it too, but neither
-    hidden ones nor earlier predictions in `out`.  Raises DataError for a path that is not there
-    and for a folder or pattern without pictures.
+    hidden ones nor earlier predictions in `out` or any other folder.  Of those in a folder that
+    differ in nothing but the suffix, the first has the stem to itself.  Raises DataError for a path
+    that is not there and for a folder or pattern without pictures.
     """
     made = out.resolve() if out else None
     found: dict[Input, None] = {}
     for word in words:
         found.update(dict.fromkeys(_expanded(word, recursive, made)))
-    return list(found)
+    return _told_apart(list(found))
+
+
+def _told_apart(inputs: list[Input]) -> list[Input]:
+    firsts: dict[str, Input] = {}
+    for number, one in enumerate(inputs):
+        first = firsts.setdefault(one.output, one)
+        if first is not one and first.is_file and one.is_file:
+            here, there = Path(one.name), Path(first.name)
+            if here.parent == there.parent and here.suffix != there.suffix:
+                inputs[number] = replace(one, with_suffix=True)
+    return inputs
 
 
 def _expanded(word: str, recursive: bool, made: Path | None) -> Iterable[Input]:
     path = Path(word)
+    if not word:
+        raise UsageError("An INPUT is empty.", "Name a picture or a folder; . is this one.")
     if word == STDIN or _URL.match(word):
         return [_checked(Input(word))]
     if path.is_dir():
@@ -136,7 +156,7 @@ def _matches(pattern: str, recursive: bool, made: Path | None) -> list[Input]:
         path = Path(name)
         if path.is_dir() and "**" not in parts:  # with ** the pattern says how deep
             found += _in_folder(path, _below(path, fixed), recursive, made)
-        elif path.is_file() and _is_input(path.name, _lies_in(path.parent, made)):
+        elif _is_input(path.name, _among_predictions(path.parent, made)) and _is_meant(path):
             found.append(Input(name, _below(path.parent, fixed)))
     if not found:
         raise DataError(f"No picture matches {pattern}.")
@@ -163,10 +183,17 @@ def _numbered(pattern: Path) -> list[Input]:
 
 
 def _in_folder(folder: Path, below: str, recursive: bool, made: Path | None) -> Iterator[Input]:
-    """Sorted by path; scandir asks the disk once for a folder, not once for each file."""
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
-    inside = _lies_in(folder, made)
+    """Sorted by path; scandir asks the disk once for a folder, not once for each file.
+
+    A folder that cannot be listed is an input, which will fail and be told of.
+    """
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError:
+        yield Input(str(folder), below)
+        return
+    inside = _among_predictions(folder, made)
     for entry in entries:
         if entry.name.startswith("."):
             continue
@@ -175,51 +202,32 @@ def _in_folder(folder: Path, below: str, recursive: bool, made: Path | None) -> 
             if recursive and (inside or Path(entry.path).resolve() != made):
                 deeper = f"{below}/{entry.name}" if below else entry.name
                 yield from _in_folder(Path(entry.path), deeper, recursive, made)
-        elif _is_input(entry.name, inside) and entry.is_file():
+        elif _is_input(entry.name, inside) and (
+            entry.is_file(follow_symlinks=False) or _is_meant(entry)  # the first asks no disk
+        ):
             yield Input(entry.path, below)
 
 
-def _lies_in(folder: Path, made: Path | None) -> bool:
-    return made is not None and folder.resolve().is_relative_to(made)
+def _is_meant(entry: os.DirEntry[str] | Path) -> bool:
+    """A file, or a link that leads to none, which is told of like any bad file; no pipe or device,
+    which might never end."""
+    try:
+        return stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return True
+
+
+@functools.cache
+def _among_predictions(folder: Path, made: Path | None) -> bool:
+    """Whether it is in `made`, or in a folder that a job of `predict` has written to."""
+    place = folder.resolve()
+    if made is not None and place.is_relative_to(made):
+        return True
+    return any((above / HOME).is_dir() for above in (place, *place.parents))
 
 
 def _is_input(name: str, among_predictions: bool) -> bool:
     """Whether a file that nobody named is meant."""
-    if name.startswith(".") or (among_predictions and _OURS.fullmatch(name)):
+    if name.startswith(".") or (among_predictions and OURS.fullmatch(name)):
         return False
     return Path(name).suffix.lower() in PICTURES or video.is_video(name)
-
-
-def check_outputs(inputs: Sequence[Input], out: Path, kinds: Sequence[str]) -> None:
-    """Raises UsageError when two inputs have one name for their files, or a file is an input,
-    and for a kind that is not saved of a video."""
-    if any(one.is_video for one in inputs):
-        video.check_kinds(kinds)
-    seen: dict[str, Input] = {}
-    for one in inputs:
-        other = seen.setdefault(one.output, one)
-        if other is not one:
-            raise UsageError(
-                f"{other.shown} and {one.shown} would both be written as "
-                f"{one.file_name(kinds[0])}.",
-                "Predict them separately, each with its own --out.",
-            )
-    del seen
-    _check_overwriting(inputs, out.resolve(), kinds)
-
-
-def _check_overwriting(inputs: Sequence[Input], out: Path, kinds: Sequence[str]) -> None:
-    places: dict[Path, Path] = {}  # to resolve every file by itself would take seconds
-    endangered = {}
-    for one in inputs:
-        path = Path(one.name)
-        if one.is_file and _OURS.fullmatch(path.name):
-            place = places.setdefault(path.parent, path.parent.resolve())
-            endangered[place / path.name] = one
-    for one in inputs if endangered else ():
-        for kind in kinds:
-            if overwritten := endangered.get(out / one.file_name(kind)):
-                raise UsageError(
-                    f"The {kind} of {one.shown} would overwrite {overwritten.name}, an input.",
-                    "Name another folder with --out.",
-                )

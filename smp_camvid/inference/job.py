@@ -131,6 +131,7 @@ class Job:
             if isinstance(made, SmpCamvidError):
                 task.fail(type(made)(f"{task.input.shown}: {made.message}", made.hint))
             if task.waits and isinstance(made, Prediction):
+                self.ledger.announce(task.input)
                 yield writers.submit(self._write, task, made)
             else:
                 yield _ended(task)
@@ -168,6 +169,7 @@ class Job:
                 batch_size=self.batch_size, on_frame=self.on_frame,
             )  # fmt: skip
             folder.mkdir(parents=True, exist_ok=True)
+            ledger.announce(one)
             files = {kind: path.replace(folder / path.name) for kind, path in done.files.items()}
         except RunError:
             raise
@@ -188,8 +190,10 @@ class Job:
         return outcome
 
     def _cannot_write(self, error: OSError) -> RunError:
+        # of a renaming the second is the place that was meant
+        place = error.filename2 or error.filename or self.ledger.out
         return RunError(
-            f"{error.filename or self.ledger.out} cannot be written: {error.strerror or error}.",
+            f"{place} cannot be written: {error.strerror or error}.",
             "What is done stays; after that is mended the same command goes on.",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -79,8 +80,15 @@ class Ledger:
             task.error = error
         return task
 
+    def announce(self, one: Input) -> None:
+        """Its files are about to be written: what is found of them later is a job's own."""
+        left = _left(self.manifest.find(one.output) or {})
+        self.manifest.add(one.output, {"begun": True, "left": left})
+
     def add(self, one: Input, record: Record) -> None:
-        self.manifest.add(one.output, record)
+        before = (self.manifest.find(one.output) or {}).get("left", {})
+        left = {path: size for path, size in before.items() if path not in _sizes(record)}
+        self.manifest.add(one.output, {**record, **({"left": left} if left else {})})
 
     def describe(
         self,
@@ -101,6 +109,7 @@ class Ledger:
     def _earlier(self, task: Task) -> Record | None:
         """The record that holds still.  Raises DataError where another input's files would go."""
         record = self.manifest.find(task.input.output)
+        self._check_own(task.input, record or {})
         if record is None or not self._is_there(record):
             return None
         if record.get("input") != _place(task.input):
@@ -117,13 +126,44 @@ class Ledger:
         )
         return record if same else None
 
+    def _check_own(self, one: Input, record: Record) -> None:
+        """Raises DataError where a file would be replaced that no job has left as it is now."""
+        if record.get("begun"):
+            return
+        written = _left(record)
+        for kind in self.kinds:
+            name = one.file_name(kind)
+            path = self.out / name
+            # What a power cut took the content of is nobody's loss.
+            if path.exists() and path.stat().st_size not in (0, written.get(name)):
+                how = "was changed after it was" if name in written else "is there and was not"
+                raise DataError(
+                    f"{path} {how} written by predict.",
+                    "Name another --out, or replace it with --force.",
+                )
+
     def _is_there(self, record: Record) -> bool:
         """Whether the files are as they were written: a power cut leaves some empty."""
+        written = _sizes(record)
         try:
-            files = record["files"].values()
-            return all((self.out / path).stat().st_size == size for path, size in files)
-        except (OSError, KeyError, TypeError, ValueError, AttributeError):  # or edited by hand
+            return bool(written) and all(
+                (self.out / path).stat().st_size == size for path, size in written.items()
+            )
+        except (OSError, TypeError):
             return False
+
+
+def _sizes(record: Record) -> dict[str, int]:
+    """File below the output folder -> bytes; nothing where a record was edited by hand."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        return dict(record["files"].values())
+    return {}
+
+
+def _left(record: Record) -> dict[str, int]:
+    """The same of all files that jobs have left there, of other kinds too."""
+    left = record.get("left")
+    return {**(left if isinstance(left, dict) else {}), **_sizes(record)}
 
 
 def identity(source: str) -> dict[str, str]:

@@ -32,7 +32,8 @@ HOME = ".predict"
 _HEAD = b'{"output": '
 Record = dict[str, Any]
 """output, input, size and mtime_ns or sha256, model, options, files {kind: [path, bytes]}, shares;
-of a video also frames and fps.  Paths of files are below the output folder."""
+of a video also frames and fps; left {path: bytes}, what earlier jobs wrote besides.  Paths are
+below the output folder.  Of what a job was writing when it was killed only output, begun, left."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from smp_camvid import runs
-from smp_camvid.errors import UsageError
+from smp_camvid.errors import UsageError, did_you_mean
 from smp_camvid.inference import box
 from smp_camvid.inference.engine import Engine
 
@@ -27,10 +27,25 @@ def find_weights(reference: str | Path | None, checkpoint: str = "") -> tuple[Pa
     """The weights file that `reference` means, and the name of the shipped model if it is one."""
     name = shipped_name(reference)
     if name is None:
+        _check_name(str(reference or ""))
         return runs.find_weights(reference, checkpoint), None
     if checkpoint:
         raise UsageError(f"--checkpoint goes with a run folder; {name} has one set of weights.")
     return box.find(name) / "model.safetensors", name
+
+
+def _check_name(reference: str) -> None:
+    """Raises UsageError for a bare word that names neither a file, a folder nor a shipped model."""
+    path = Path(reference)
+    if not reference or path.exists() or path.suffix or path.name != reference:
+        return
+    runs_here = [str(run) for run in sorted(Path("runs").glob("*")) if run.is_dir()]
+    known = [*runs_here, *box.names()]
+    raise UsageError(
+        f"There is no model {reference}.",
+        did_you_mean(reference, known)
+        or f"Name a run folder, a .safetensors or .onnx file, or {' or '.join(box.names())}.",
+    )
 
 
 def shipped_name(reference: str | Path | None) -> str | None:

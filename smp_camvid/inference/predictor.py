@@ -11,23 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.data.preprocess import resize_frame, resize_picture
-from smp_camvid.errors import UsageError
 from smp_camvid.inference.engine import Engine, MapMath, Maps, NumpyMath, Picture, Size
-from smp_camvid.inference.prediction import Prediction, as_rgb
+from smp_camvid.inference.looks import check_precision, check_scale, checked_tile, tta_scales
+from smp_camvid.inference.prediction import AnyPicture, Prediction, as_rgb
 from smp_camvid.inference.tiling import predict_blended, predict_tiled
 
-if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
-
-TTA_SCALES = (0.75, 1.0, 1.25)
 WHOLE_PIXELS = 2**21
 """Frames with more are cut into tiles: a full-HD frame still goes through whole."""
 AUTO_TILE = 1024
@@ -50,15 +45,12 @@ class Segmenter:
         takes; None cuts only frames above `WHOLE_PIXELS`.  `tta` averages the probabilities of
         the frame at the scales given (True: `TTA_SCALES`) and of its mirror image at each.
         """
-        if scale not in ("train", "native"):
-            raise UsageError(f"--scale {scale!r} is not known.", "It is train or native.")
+        check_scale(scale)
         self.engine = engine
         trained = engine.metadata.get("train_size")
         self.height: int | None = trained[0] if scale == "train" and trained else None
-        self.tile = None if tile is None else self._valid_tile(tile)
-        factors = TTA_SCALES if tta is True else tuple(tta or ())
-        if any(not 0 < factor <= 4 for factor in factors):
-            raise UsageError("The scales of TTA are above 0 and at most 4.")
+        self.tile = None if tile is None else self._valid_tile(checked_tile(tile))
+        factors = tta_scales(tta)
         self.views = [(factor, mirrored) for factor in factors for mirrored in (False, True)]
 
     @property
@@ -78,7 +70,7 @@ class Segmenter:
     def device(self) -> str:
         return self.engine.device
 
-    def __call__(self, picture: str | Path | Image | Picture | torch.Tensor) -> Prediction:
+    def __call__(self, picture: AnyPicture) -> Prediction:
         """A path, PIL image, uint8 array `[H, W, 3]` or tensor `[3, H, W]`, RGB -> Prediction."""
         return self.predict(as_rgb(picture))
 
@@ -86,12 +78,15 @@ class Segmenter:
         """uint8 RGB `[H, W, 3]` of any size."""
         return next(self.predict_many([image]))
 
-    def predict_many(self, images: Iterable[Picture], batch_size: int = 1) -> Iterator[Prediction]:
-        """The predictions of uint8 RGB pictures `[H, W, 3]`, in order.
+    def predict_many(
+        self, pictures: Iterable[AnyPicture], batch_size: int = 1
+    ) -> Iterator[Prediction]:
+        """The predictions of pictures, each as `__call__` takes it, in order.
 
         Neighbours that are equally large for the network go through it together, up to
-        `batch_size` of them; `images` is read no further ahead than that.
+        `batch_size` of them; `pictures` is read no further ahead than that.
         """
+        images = map(as_rgb, pictures)
         for group in _equally_large(images, partial(resize_frame, height=self.height), batch_size):
             frames = np.stack([frame for _, frame in group]).transpose(0, 3, 1, 2)
             maps = self.scores(frames)
@@ -220,5 +215,6 @@ def load(
     """
     from smp_camvid.inference.opening import open_model
 
+    check_precision(precision)
     engine = open_model(reference, checkpoint, device, precision)
     return Segmenter(engine, scale=scale, tile=tile, tta=tta)

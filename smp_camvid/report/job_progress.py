@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from smp_camvid.errors import visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -38,16 +40,16 @@ def job_progress(label: str) -> Iterator[JobView]:
     """A bar with speed and time left on stderr; where it cannot be redrawn, a line now and then."""
     bar = _bar() if sys.stderr.isatty() else None
     if bar is None:
-        yield JobView(typer.echo, _note, _sign_of_life(label))
+        yield JobView(_say, _note, _sign_of_life(label))
         return
     with bar as progress:
         task = progress.add_task(label, total=None)
 
         def above(text: str) -> None:
-            progress.console.print(text, soft_wrap=True)
+            progress.console.print(visible(text), soft_wrap=True)
 
         yield JobView(
-            above if sys.stdout.isatty() else typer.echo,
+            above if sys.stdout.isatty() else _say,
             above,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
@@ -55,11 +57,15 @@ def job_progress(label: str) -> Iterator[JobView]:
 
 def plain_view() -> JobView:
     """Lines and no progress."""
-    return JobView(typer.echo, _note, lambda done, total: None)
+    return JobView(_say, _note, lambda done, total: None)
 
 
 def _note(text: str) -> None:
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
+
+
+def _say(text: str) -> None:
+    typer.echo(visible(text))
 
 
 def _sign_of_life(label: str) -> OnStep:

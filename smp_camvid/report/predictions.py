@@ -80,4 +80,9 @@ def describe(outcome: Outcome, out: Path) -> dict[str, Any]:
 
 def in_words(document: dict[str, Any]) -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in document["shares"].items())
-    return f"{document['input']}: {shares}\n  -> {', '.join(document['files'].values())}"
+    name, files = document["input"], ", ".join(document["files"].values())
+    return f"{_one_line(name)}: {shares}\n  -> {_one_line(files)}"
+
+
+def _one_line(name: str) -> str:
+    return name.replace("\n", "\\n")
