@@ -217,13 +217,18 @@ def weights_of(run: Path, checkpoint: str = "") -> Path:
     return path
 
 
-def newest_run(save_dir: Path = Path("runs")) -> Path | None:
-    """The run whose weights were written last."""
+def trained_runs(save_dir: Path = Path("runs")) -> list[Path]:
+    """The runs with weights, those written last first."""
     stamps = {
         path.parent.parent: path.stat().st_mtime_ns
         for path in save_dir.glob("*/weights/last*.safetensors")
     }
-    return max(stamps, key=lambda run: stamps[run], default=None)
+    return sorted(stamps, key=lambda run: stamps[run], reverse=True)
+
+
+def newest_run(save_dir: Path = Path("runs")) -> Path | None:
+    """The run whose weights were written last."""
+    return next(iter(trained_runs(save_dir)), None)
 
 
 def newest_begun(save_dir: Path = Path("runs")) -> Path | None:

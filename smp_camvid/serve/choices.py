@@ -6,7 +6,7 @@ A browser names a model by its id in this list and can name nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from smp_camvid.errors import UsageError
 from smp_camvid.inference import box
 from smp_camvid.inference.opening import shipped_name
 from smp_camvid.inference.predictor import Segmenter, load
-from smp_camvid.runs import find_weights
+from smp_camvid.runs import find_weights, trained_runs
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Models:
 
     def choices(self) -> dict[str, Choice]:
         """By id; the first is the default: what was named first, else what `predict` would use."""
-        found = [*self._named, *_runs(), *map(choice_of, box.names())]
+        runs_here = (choice_of(str(run)) for run in trained_runs())
+        found = [*self._named, *runs_here, *map(choice_of, box.names())]
         return {choice.id: choice for choice in found}
 
     def load(self, id: str) -> Segmenter:
@@ -76,10 +77,3 @@ def choice_of(reference: str) -> Choice:
     if Path(reference).is_dir():
         return Choice(reference, f"{Path(reference).resolve().name} (run)", stamp)
     return Choice(reference, reference, stamp)
-
-
-def _runs() -> Iterator[Choice]:
-    """Runs with weights, the newest weights first."""
-    folders = {path.parent.parent for path in Path("runs").glob("*/weights/last*.safetensors")}
-    found = [choice_of(str(folder)) for folder in folders]
-    yield from sorted(found, key=lambda choice: -choice.stamp)
