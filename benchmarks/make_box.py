@@ -17,6 +17,7 @@ import json
 import shutil
 import struct
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from smp_camvid.inference.graph import write_onnx
 from smp_camvid.inference.predictor import load
 from smp_camvid.models.network import Network
 from smp_camvid.models.weights import load_network, read_metadata
+from smp_camvid.recipe import resolve
 from smp_camvid.runs import weights_of
 
+OF_THE_MACHINE = {("data", "path"), ("train", "save_dir"), ("train", "device")}
 PREFIX = "network."  # of the names in the graph
 LIMIT = 20_000_000  # bytes of the whole folder
 
@@ -81,7 +84,30 @@ def make_graph(folder: Path) -> tuple[float, float | None]:
     return agreement, difference
 
 
-def card(name: str, folder: Path, network: Network, metadata: Any, scores: Any) -> str:
+def command_of(run: Path, name: str) -> str:
+    """What repeats a run: its recipe, and what the run changed of it."""
+    own, shipped = (
+        resolve(which).recipe.model_dump() for which in (str(run / "config.toml"), name)
+    )
+    changes = [
+        f"--set {section}.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for section, values in own.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if value != shipped[section][key] and (section, key) not in OF_THE_MACHINE
+    ]
+    return textwrap.fill(
+        " ".join(["smp-camvid train --recipe", name, *changes]),
+        width=96,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    ).replace("\n", " \\\n")
+
+
+def card(
+    name: str, folder: Path, network: Network, metadata: Any, scores: Any, command: str
+) -> str:
     """The text of MODEL_CARD.md; `scores` are the sibling's."""
     rows = [
         f"| {label} | {'-' if iou is None else f'{iou:.3f}'} | {UNMEASURED} |"
@@ -95,6 +121,7 @@ def card(name: str, folder: Path, network: Network, metadata: Any, scores: Any) 
         name=name,
         rows="\n".join(rows),
         split=split,
+        command=command,
         parameters=f"{network.num_parameters:,}",
         classes=len(network.table),
         class_names=", ".join(network.table.names),
@@ -138,7 +165,8 @@ def main() -> None:
         shutil.copyfile(weights_of(asked.run), folder / "model.safetensors")
         agreement, difference = make_graph(folder)
         network, _ = load_network(folder / "model.safetensors")
-        text = card(asked.name, folder, network, metadata, scores)
+        command = command_of(asked.run, metadata["recipe"])
+        text = card(asked.name, folder, network, metadata, scores, command)
         (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
         size = sum(path.stat().st_size for path in folder.iterdir())
         if size > LIMIT:

@@ -114,12 +114,22 @@ def test_the_card_tells_what_the_weights_tell(maker, folder):
         "mean_class_accuracy": 0.8, "protocol": "camvid11@360x480", "definition": "pooled.",
         "checkpoint": "last-ema", "frames": 101,
     }  # fmt: skip
-    text = maker.card("tiny", folder, network, {**metadata, "train_split": "train+val"}, scores)
-    assert "trained on train+val" in text and "data.train_split=train+val" in text
+    made = {**metadata, "train_split": "train+val"}
+    text = maker.card("tiny", folder, network, made, scores, "smp-camvid train --recipe x")
+    assert "trained on train+val" in text and "smp-camvid train --recipe x\n" in text
     assert "| Sky | 0.935 | to be filled from outside measurement |" in text
     assert "| Pole | - |" in text and "**0.679**" in text
     assert f"{network.num_parameters:,} parameters" in text
     assert "{" not in text
+
+
+def test_the_card_has_the_command_that_repeats_the_run(maker, tmp_path):
+    changes = [("train.epochs", 3), ("data.train_split", "train+val"), ("data.path", "/else")]
+    (tmp_path / "config.toml").write_text(resolve("quick", changes).recipe.to_toml())
+    command = maker.command_of(tmp_path, "quick")
+    assert command.split()[:4] == ["smp-camvid", "train", "--recipe", "quick"]
+    words = command.replace("\\\n", "").split()[4:]
+    assert words == ["--set", "data.train_split=train+val", "--set", "train.epochs=3"]
 
 
 def test_asking_the_box_imports_nothing_heavy():
