@@ -107,6 +107,7 @@ def test_a_bad_upload_is_told_and_forgotten(visit: Visit) -> None:
     visit.page.set_input_files("#file", NOTES)
     visit.page.wait_for_selector("#problem:not([hidden])")
     assert visit.page.is_visible("#picture")  # what was there stays
+    assert visit.said == []
 
 
 def test_too_large_a_file_is_not_sent(visit: Visit) -> None:

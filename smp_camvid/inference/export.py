@@ -19,6 +19,7 @@ from torch import Tensor
 
 from smp_camvid import runs
 from smp_camvid.errors import UsageError, WeightsError
+from smp_camvid.inference import box
 from smp_camvid.inference.graph import Output, least_open_size, write_onnx, write_pt2
 from smp_camvid.inference.onnx_engine import open_session
 from smp_camvid.inference.opening import find_weights
@@ -41,7 +42,8 @@ class Exported:
     """A written file, and how it compared with the network it was made from."""
 
     path: Path
-    source: Path
+    source: str
+    """The weights file it was made from, or the name of the shipped model."""
     facts: dict[str, Any]
     """What the file's metadata say under "export": format, output, size (None: open), any_batch;
     for an open .pt2 also the least size and the multiple it grows by."""
@@ -90,7 +92,7 @@ def export(
             result = _first_that_agrees(network, metadata, temporary, format, output)
     except OSError as error:
         raise WeightsError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return Exported(path, weights, *result)
+    return Exported(path, name if name in box.names() else str(weights), *result)
 
 
 def find_source(reference: str | Path | None, checkpoint: str = "") -> tuple[Path, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,24 @@ def open_session(path: Path, device: str = "cpu") -> Any:
         # and weights beside the graph are looked for beside the file itself.
         return onnxruntime.InferenceSession(str(path.resolve()), options, providers=providers)
     except Exception as error:  # its errors have no base class of their own
-        reason = " ".join(str(error).split())
-        raise WeightsError(
-            f"{path} is not an ONNX file, is damaged, or is newer than ONNX Runtime "
-            f"{onnxruntime.__version__}: {reason[:300]}",
-            "Export the model again, or copy the file again.",
-        ) from error
+        raise _not_opened(path, str(error), onnxruntime.__version__) from error
+
+
+_WHERE_IN_ORT = re.compile(r"^.*failed:|\S+\.(cc|h):\d+ .*\)(?= )|\[ONNXRuntimeError\].*? : .*? : ")
+
+
+def _not_opened(path: Path, reason: str, version: str) -> WeightsError:
+    """What ONNX Runtime says of a file, without the places in its sources."""
+    if beside := re.search(r"does not exist: \"?([^\"]+)", reason):
+        return WeightsError(
+            f"{path} has its tensors in {Path(beside[1]).name}, which is not beside it.",
+            "Copy both files, or export the model again.",
+        )
+    said = _WHERE_IN_ORT.sub("", " ".join(reason.split())).strip(" .")[:200]
+    return WeightsError(
+        f"{path} cannot be opened by ONNX Runtime {version}: {said}.",
+        "It may be damaged, or newer than this ONNX Runtime: copy it again, or export it again.",
+    )
 
 
 def _providers(available: list[str], device: str, path: Path) -> list[Any]:

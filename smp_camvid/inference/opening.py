@@ -15,6 +15,8 @@ def open_model(
     reference: str | Path | None, checkpoint: str, device: str, precision: str
 ) -> Engine:
     """See `predictor.load`.  Raises RunError, WeightsError, UsageError or DeviceError."""
+    if reference is not None and not str(reference):
+        raise UsageError("The name of the model is empty.", "Leave it out for the newest run.")
     path, name = find_weights(reference, checkpoint)
     if name is not None:
         return _open_shipped(name, device, precision)

@@ -133,6 +133,11 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _not_safetensors(path: Path, start: bytes) -> WeightsError:
+    if path.suffix == ".pt2":
+        return WeightsError(
+            f"{path} is an archive of torch.export, which torch.export.load opens.",
+            "Name the run it was made from, or an ONNX export of it.",
+        )
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
         return WeightsError(
             f"{path} is a pickle (.pt, .pth, .ckpt), which can run code when opened; "

@@ -35,7 +35,7 @@ from smp_camvid.inference.predictor import Segmenter
 from smp_camvid.serve.choices import Models
 from smp_camvid.serve.guard import Guard
 from smp_camvid.serve.results import Result, Results, png, result_of
-from smp_camvid.serve.uploads import MOST_BYTES, uploaded
+from smp_camvid.serve.uploads import MOST_BYTES, REFUSED, uploaded
 
 PAGE = Path(__file__).parent / "page"
 TURN_SECONDS = 120
@@ -114,7 +114,7 @@ class Service:
             try:
                 return await run_in_threadpool(work)
             except SmpCamvidError as error:
-                raise HTTPException(422, str(error)) from error
+                raise HTTPException(REFUSED, str(error)) from error
             except MemoryError as error:
                 raise HTTPException(500, "Out of memory. Scale the picture down.") from error
             except Exception as error:

@@ -14,6 +14,9 @@ from starlette.requests import Request
 MOST_BYTES = 50 * 2**20
 SECONDS = 120
 """For a whole upload."""
+REFUSED = 200
+"""With {"error": ...}, for a picture that is none: a browser calls every status of failure an error
+of the page, and there is none."""
 
 
 @asynccontextmanager
@@ -21,7 +24,7 @@ async def uploaded(request: Request, folder: Path) -> AsyncIterator[Path]:
     """The body as a file in `folder` that is gone afterwards.
 
     Raises HTTPException: 413 for more than `MOST_BYTES`, said or sent, 408 when it takes longer
-    than `SECONDS`, 400 for nothing.
+    than `SECONDS`, `REFUSED` for nothing.
     """
     if int(request.headers.get("content-length", 0)) > MOST_BYTES:
         raise _too_large()
@@ -46,7 +49,7 @@ async def _receive(request: Request, path: Path) -> None:
                 raise _too_large()
             file.write(chunk)
     if not received:
-        raise HTTPException(400, "The file is empty.")
+        raise HTTPException(REFUSED, "The file is empty.")
 
 
 def _too_large() -> HTTPException:

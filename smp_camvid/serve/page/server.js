@@ -29,8 +29,10 @@ export const download = (id, kind, opacity) =>
 async function ask(path, form, options = {}) {
   try {
     const response = await fetch(path, { ...options, headers: { "X-Page-Key": KEY } });
-    if (response.ok) return await response[form]();
-    throw new Refused(await reasonOf(response));
+    if (!response.ok) throw new Refused(await reasonOf(response));
+    const answer = await response[form]();
+    if (answer.error) throw new Refused(answer.error);
+    return answer;
   } catch (error) {
     if (error instanceof Refused || error.name === "AbortError") throw error;
     throw new Refused(GONE);
