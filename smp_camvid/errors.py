@@ -58,7 +58,7 @@ class UsageError(SmpCamvidError):
 
 
 def visible(text: str) -> str:
-    """`text` without control characters: a file may have any name, a terminal obeys some of them."""
+    """`text` without control characters: files have any names, and terminals obey some of them."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 

@@ -19,7 +19,7 @@ _NO_ID = "none"  # torchrun's run id when nobody chose one
 
 def launched() -> bool:
     """Whether torchrun started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    return bool(os.environ.get("RANK") and os.environ.get("WORLD_SIZE"))
 
 
 def by_devices() -> bool:
@@ -29,27 +29,33 @@ def by_devices() -> bool:
 
 def rank() -> int:
     """This process among all of the launch, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0)
 
 
 def local_rank() -> int:
     """This process among those of its machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK", 0)
 
 
 def local_world() -> int:
     """Processes of the launch on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _number("LOCAL_WORLD_SIZE", 1)
 
 
 def restarts() -> int:
     """How often a death has made torchrun start the group anew."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def restarts_left() -> int:
     """How often torchrun would still start the group anew."""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) - restarts()
+    return _number("TORCHELASTIC_MAX_RESTARTS", 0) - restarts()
+
+
+def _number(variable: str, default: int) -> int:
+    """What stands there as a number; whoever needs it to make sense checks that."""
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdigit() else default
 
 
 # --- whose run is it --------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from smp_camvid.inference import predictor
 from smp_camvid.inference.inputs import find_inputs
 from smp_camvid.inference.prediction import as_rgb
 from smp_camvid.inference.predictor import Segmenter, load
+from smp_camvid.report import job_progress
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +128,31 @@ def test_a_folder_in_the_place_of_a_file_is_named() -> None:
     Path("predictions/a_mask.png").mkdir(parents=True)
     done = run("predict", "a.png", "--force")
     assert done.exit_code == 1 and "predictions/a_mask.png cannot be written" in done.stderr
+
+
+def test_a_picture_named_twice_is_one_input() -> None:
+    write("a.png")
+    assert [one.name for one in find_inputs(["a.png", "./a.png", str(Path("a.png"))])] == ["a.png"]
+
+
+def test_a_picture_of_many_tiles_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.png")
+    monkeypatch.setattr(job_progress, "PLAIN_SECONDS", 0.0)
+    done = run("predict", "a.png", "--scale", "native", "--tile", "4x4")
+    assert done.exit_code == 0 and "tiles: 1, " in done.stderr
+    assert "tiles" not in run("predict", "a.png", "--force").stderr
+
+
+@pytest.mark.parametrize("rank", ["x", "", "2"])
+def test_nonsense_in_the_environment_is_no_traceback(
+    rank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.png")
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run("predict", "a.png")
+    assert done.exit_code == (2 if rank else 0)
+    assert not rank or f"RANK={rank} and WORLD_SIZE=2" in done.stderr
 
 
 def test_names_reach_the_terminal_without_what_it_would_obey() -> None:

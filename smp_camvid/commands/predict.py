@@ -159,6 +159,7 @@ def _run(job: Job, inputs: Sequence[Input], group: Group, as_json: bool) -> int:
     with _view(group, watched) as view, Teller(view, job.ledger.out, as_json) as teller:
         if len(inputs) == 1:
             job.on_frame = view.step
+            job.segmenter.on_tile = None if inputs[0].is_video else view.step
         try:
             with contextlib.closing(job.run(inputs)) as outcomes:
                 for done, outcome in enumerate(outcomes, start=1):
@@ -196,7 +197,7 @@ def _view(group: Group, watched: bool) -> Iterator[JobView]:
     from smp_camvid.report.job_progress import job_progress, plain_view
 
     if group.rank or not watched:
-        yield plain_view()
+        yield plain_view("" if group.rank else "tiles")
         return
     label = "predicting" if group.world == 1 else f"predicting, first of {group.world} processes"
     with job_progress(label) as view:

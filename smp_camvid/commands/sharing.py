@@ -41,7 +41,7 @@ class Group:
 def current_group() -> Group:
     """What RANK and WORLD_SIZE say.  Raises UsageError when that makes no sense."""
     rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if rank is None or world is None:
+    if not rank or not world:
         return Group()
     if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
         raise UsageError(f"RANK={rank} and WORLD_SIZE={world} in the environment make no sense.")

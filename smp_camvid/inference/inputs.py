@@ -97,10 +97,18 @@ def find_inputs(
     that is not there and for a folder or pattern without pictures.
     """
     made = out.resolve() if out else None
-    found: dict[Input, None] = {}
+    found: dict[str, Input] = {}
     for word in words:
-        found.update(dict.fromkeys(_expanded(word, recursive, made)))
-    return _told_apart(list(found))
+        for one in _reachable(word, recursive, made):
+            found.setdefault(os.path.normpath(one.name) if one.is_file else one.name, one)
+    return _told_apart(list(found.values()))
+
+
+def _reachable(word: str, recursive: bool, made: Path | None) -> Iterable[Input]:
+    try:
+        return _expanded(word, recursive, made)
+    except OSError as error:
+        raise DataError(f"{word} cannot be read: {error.strerror}.") from None
 
 
 def _told_apart(inputs: list[Input]) -> list[Input]:

@@ -8,7 +8,8 @@ is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class Segmenter:
         self.height: int | None = trained[0] if scale == "train" and trained else None
         self.tile = None if tile is None else self._valid_tile(checked_tile(tile))
         factors = tta_scales(tta)
+        self.on_tile: Callable[[int, None], None] | None = None
+        """Called after each tile of a frame with how many are done: a large one takes minutes."""
         self.views = [(factor, mirrored) for factor in factors for mirrored in (False, True)]
 
     @property
@@ -135,18 +138,21 @@ class Segmenter:
 
     def _in_tiles(self, picture: Picture, tile: Size) -> Maps:
         policy = self.engine.size_policy
+        done = itertools.count(1)
         if policy["border"] == "mirror":
-            function = partial(self._one, self.engine.run_tile)
+            function = partial(self._one, self.engine.run_tile, done)
             margin, multiple = policy["margin"], policy["multiple"]
             return predict_tiled(function, picture, tile=tile, margin=margin, multiple=multiple)
-        function = partial(self._one, self.engine.run)
+        function = partial(self._one, self.engine.run, done)
         return predict_blended(function, picture, tile=tile, multiple=policy["multiple"])
 
-    def _one(self, run: Any, picture: Picture) -> npt.NDArray[np.float32]:
+    def _one(self, run: Any, done: Iterator[int], picture: Picture) -> npt.NDArray[np.float32]:
         """`[h, w, 3]` -> `[C, h, w]` in the memory of the host, where tiles are put together."""
         maps: npt.NDArray[np.float32] = self.engine.math.to_numpy(
             run(np.ascontiguousarray(picture)[None].transpose(0, 3, 1, 2))
         )[0]
+        if self.on_tile:
+            self.on_tile(next(done), None)
         return maps
 
     def _valid_tile(self, tile: Size) -> Size:

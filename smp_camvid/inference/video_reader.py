@@ -203,6 +203,8 @@ class VideoReader:
             if claim - length > MISSING_END:
                 ends = f"after {float(length):.2f} of {float(claim):.2f} seconds"
                 self.damage.append(f"It ends early: {ends}.")
+        if "mpegts" in self._container.format.name and _cut_off(self._container.size):
+            self.damage.append("It ends inside a packet: it was cut off.")
         unusable = sum(track.unusable for track in self.tracks)
         for sentences, count, what in (
             (self.damage, self._undecodable, f"frames cannot be decoded ({self._reason})"),
@@ -213,6 +215,11 @@ class VideoReader:
         ):
             if count:
                 sentences.append(f"{count} {what}.")
+
+
+def _cut_off(transport_stream_bytes: int) -> bool:
+    """Packets of MPEG-TS have 188 bytes, in M2TS 192; the format says nothing else of its end."""
+    return all(transport_stream_bytes % packet for packet in (188, 192))
 
 
 def _best_video(container: InputContainer, name: str) -> VideoStream:

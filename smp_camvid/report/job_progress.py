@@ -55,9 +55,9 @@ def job_progress(label: str) -> Iterator[JobView]:
         )
 
 
-def plain_view() -> JobView:
-    """Lines and no progress."""
-    return JobView(_say, _note, lambda done, total: None)
+def plain_view(label: str = "") -> JobView:
+    """Lines and no progress; with a label a sign of life now and then."""
+    return JobView(_say, _note, _sign_of_life(label) if label else lambda done, total: None)
 
 
 def _note(text: str) -> None:
