@@ -1,9 +1,10 @@
-"""What the page of `smp-camvid serve` looks like: light, dark, and as wide as a phone.
+"""What the page of `smp-camvid serve`, or a report, looks like: light, dark, as wide as a phone.
 
     python benchmarks/screenshots.py [PICTURE] [--model RUN|FILE|NAME] [--out demo/page]
+    python benchmarks/screenshots.py --report runs/vanilla-1/report.html [--out demo/page]
 
-PICTURE is a drawn street if absent, the model is the one `serve` would take.  Needs playwright
-and Chromium (its own, or the system's).  The network is not used.
+PICTURE is a drawn street if absent, the model is the one `serve` would take.  A report is also
+printed.  Needs playwright and Chromium (its own, or the system's).  The network is not used.
 """
 
 from __future__ import annotations
@@ -80,6 +81,28 @@ def take(browser: Browser, address: str, look: str, picture: Path, out: Path) ->
     context.close()
 
 
+def take_report(browser: Browser, report: Path, look: str, out: Path) -> None:
+    """The whole page as it opens; its sections, the frames as errors with the other palette."""
+    context = browser.new_context(**LOOKS[look])
+    context.set_offline(True)
+    page = context.new_page()
+    page.goto(report.absolute().as_uri())
+    page.wait_for_selector("html.painted", state="attached")
+    page.screenshot(path=out / f"report-{look}.png", full_page=True)
+    print(out / f"report-{look}.png")
+    page.click("[data-palette=safe]")
+    page.click("[data-all='3']")
+    page.eval_on_selector("nav", "nav => { nav.style.position = 'static'; }")  # else it covers some
+    for section in page.locator("section").all():
+        path = out / f"report-{look}-{section.get_attribute('id')}.png"
+        section.screenshot(path=path)
+        print(path)
+    if look == "light":
+        page.pdf(path=out / "report.pdf", format="A4", print_background=True)
+        print(out / "report.pdf")
+    context.close()
+
+
 def drawn_street(folder: Path) -> Path:
     (shot,) = plan({"test": 1})
     frame, _ = render(shot, (720, 960), 0)
@@ -91,20 +114,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", nargs="?", type=Path)
     parser.add_argument("--model")
+    parser.add_argument("--report", type=Path, metavar="FILE.html")
     parser.add_argument("--out", type=Path, default=Path("demo/page"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        served(arguments.model) as address,
-        sync_playwright() as playwright,
-    ):
-        picture = arguments.picture or drawn_street(Path(folder))
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        for look in LOOKS:
-            take(browser, address, look, picture, arguments.out)
+        if arguments.report:
+            for look in LOOKS:
+                take_report(browser, arguments.report, look, arguments.out)
+            return
+        with tempfile.TemporaryDirectory() as folder, served(arguments.model) as address:
+            picture = arguments.picture or drawn_street(Path(folder))
+            for look in LOOKS:
+                take(browser, address, look, picture, arguments.out)
 
 
 if __name__ == "__main__":

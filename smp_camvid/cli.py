@@ -11,19 +11,21 @@ import typer
 from typer.core import TyperGroup
 
 from smp_camvid import __version__, torchrun
-from smp_camvid.errors import InterruptedRun, SmpCamvidError
+from smp_camvid.errors import InterruptedRun, SmpCamvidError, visible
 from smp_camvid.training.last_words import SURVIVOR, last_words, lost_the_group
 
 COMMANDS = {
     "train": "train:train",
     "evaluate": "evaluate:evaluate",
     "compare": "compare:compare",
+    "report": "report:report",
     "predict": "predict:predict",
     "export": "export:export",
     "serve": "serve:serve",
     "download": "download:download",
     "watch": "watch:watch",
     "models": "recipes:models",
+    "bench": "bench:bench",
     "doctor": "doctor:doctor",
     "data": "data:data_app",
     "recipes": "recipes:recipes_app",
@@ -95,7 +97,7 @@ def plain_reason(error: Exception) -> str:
 def fail(message: str, code: int, error: BaseException | None = None) -> None:
     """Says why on stderr, without markup or colour, and exits; of a group's processes, one."""
     if words := last_words(message, error):
-        typer.echo(f"smp-camvid: {words}", err=True)
+        typer.echo(visible(f"smp-camvid: {words}"), err=True)
     raise typer.Exit(code)
 
 

@@ -1,6 +1,6 @@
 """Loggers in tests: a machine of their own to run on, and their files read back.
 
-Every session of tests loads this module, so it imports what is heavy only where it is used.
+Every run of the tests loads this module, so it imports what is heavy only where it is used.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from smp_camvid.data.cache import FrameCache
 from smp_camvid.data.classes import VOID, ClassTable
 from smp_camvid.data.layouts import Frame
-from smp_camvid.data.loaders import Batch, eval_loader
+from smp_camvid.data.loaders import Batch, eval_loader, one_by_one
 from smp_camvid.evaluation.boundary import boundary_counts, default_tolerance
 from smp_camvid.evaluation.calibration import calibration_counts
 from smp_camvid.evaluation.loop import OnStep, evaluate_batches
@@ -119,6 +119,21 @@ def examine(
         prediction=_how(segmenter),
         speed=_speed(timed, len(cache), time.perf_counter() - began, batch_size),
     )
+
+
+def predictions(
+    segmenter: Segmenter, cache: FrameCache, indices: Sequence[int]
+) -> list[npt.NDArray[np.uint8]]:
+    """The classes that `examine` counts, of some frames: uint8, each of its label's size."""
+    found: list[npt.NDArray[np.uint8]] = []
+    evaluate_batches(
+        segmenter,
+        one_by_one(cache, indices),
+        collect=lambda scores, classes, batch: found.append(
+            classes[0].to(torch.uint8).cpu().numpy()
+        ),
+    )
+    return found
 
 
 def _frame_counts(classes: int, scores: Tensor, found: Tensor, target: Tensor) -> Tensor:

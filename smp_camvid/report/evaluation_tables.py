@@ -60,23 +60,25 @@ def facts(rows: Iterable[tuple[str, str]]) -> Table:
 
 def _head(result: Mapping[str, Any]) -> Table:
     counted, known = result["classes_counted"], len(result["per_class"])
-    how = [
-        f"TTA at {', '.join(f'{scale:g}' for scale in result['prediction']['tta'])} and mirrored"
-        if result["prediction"]["tta"]
-        else "",
-        "tiles of {}x{}".format(*result["prediction"]["tile"])
-        if result["prediction"]["tile"]
-        else "",
-    ]
     rows = [
         ("model", result["model"]),
-        ("checkpoint", ", ".join([result["checkpoint"], *filter(None, how)])),
+        ("checkpoint", prediction_in_words(result)),
         ("protocol", result["protocol"]),
         ("definition", result["definition"]),
         ("frames", f"{result['frames']} ({result['split']})"),
         ("classes", f"{counted} of {known} counted"),
     ]
     return facts(rows)
+
+
+def prediction_in_words(result: Mapping[str, Any]) -> str:
+    """The checkpoint, and how it was run where that is out of the ordinary."""
+    tta, tile = result["prediction"]["tta"], result["prediction"]["tile"]
+    how = [
+        f"TTA at {', '.join(f'{scale:g}' for scale in tta)} and mirrored" if tta else "",
+        "tiles of {}x{}".format(*tile) if tile else "",
+    ]
+    return ", ".join([result["checkpoint"], *filter(None, how)])
 
 
 def class_table(result: Mapping[str, Any]) -> Table:
@@ -101,14 +103,17 @@ def class_table(result: Mapping[str, Any]) -> Table:
 
 def taken_for(confusion: Mapping[str, Any], name: str) -> str:
     """`Building 31%`: the other class most of its pixels went to; nothing below one per cent."""
-    names: list[str] = confusion["classes"]
-    row = list(confusion["pixels"][names.index(name)])
+    index, share = most_mistaken(confusion, name)
+    return "" if share < 0.01 else f"{shortened(confusion['classes'][index], 10)} {share:.0%}"
+
+
+def most_mistaken(confusion: Mapping[str, Any], name: str) -> tuple[int, float]:
+    """The other class that most pixels of `name` went to, and their share of all of its pixels."""
+    place = confusion["classes"].index(name)
+    row = list(confusion["pixels"][place])
     total = sum(row)
-    row[names.index(name)] = 0
-    share = max(row) / total if total else 0.0
-    if share < 0.01:
-        return ""
-    return f"{shortened(names[row.index(max(row))], 10)} {share:.0%}"
+    row[place] = 0
+    return row.index(max(row)), max(row) / total if total else 0.0
 
 
 def _pooled(result: Mapping[str, Any]) -> Table:
