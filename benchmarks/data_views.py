@@ -33,8 +33,8 @@ from smp_camvid.data.statistics import collect_statistics
 from smp_camvid.report.contact_sheet import contact_sheet
 from smp_camvid.report.data_tables import check_view, statistics_view, suggested_weights
 from smp_camvid.report.doctor import doctor_view, examine
-from smp_camvid.report.plots import png_bytes
 from smp_camvid.report.statistics_figure import statistics_figure
+from smp_camvid.report.style import png_bytes
 
 COLUMNS = 80
 THEMES = {"dark": MONOKAI, "light": DEFAULT_TERMINAL_THEME}

@@ -20,7 +20,7 @@ from smp_camvid.data.camvid import standard_stems
 from smp_camvid.data.classes import CAMVID11, CAMVID32, ClassTable
 
 # Their fixtures are for the tests of one subject each, which are in several modules.
-pytest_plugins = ["downloads", "logged", "page_server", "page_visit"]
+pytest_plugins = ["downloads", "judged_roads", "logged", "page_server", "page_visit"]
 
 Picture = npt.NDArray[np.uint8]
 MakeDataset = Callable[..., Path]

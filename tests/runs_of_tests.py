@@ -57,6 +57,7 @@ class HostReads(TorchFunctionMode):
     WAIT = frozenset({
         torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy,
         torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__bool__, torch.Tensor.nonzero,
+        torch.bincount,
     })  # fmt: skip
 
     def __init__(self) -> None:

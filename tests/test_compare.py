@@ -152,4 +152,5 @@ def test_wrong_uses_are_refused_in_words(here: Path) -> None:
     for words, said in ((["a"], "two models"), (["a", "b", "--json", "--markdown"], "--json")):
         done = run("compare", *words)
         assert done.exit_code == 2 and said in done.stderr
-    assert run("compare", "nowhere", "absent").exit_code == 1
+    assert run("compare", "nowhere", "absent").exit_code == 2  # names that nobody knows
+    assert run("compare", "runs/nowhere-1", "runs/absent-1").exit_code == 1

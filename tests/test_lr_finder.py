@@ -19,7 +19,7 @@ from smp_camvid.cli import app
 from smp_camvid.errors import TrainingError
 from smp_camvid.recipe import resolve
 from smp_camvid.report.lr_report import in_digits, lr_figure, lr_rows, next_command
-from smp_camvid.report.plots import png_bytes
+from smp_camvid.report.style import png_bytes
 from smp_camvid.training.experiment import build_trainer
 from smp_camvid.training.learner import Learner
 from smp_camvid.training.lr_finder import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from runs_of_tests import HostReads
 from sklearn.metrics import (
     confusion_matrix,
     jaccard_score,
@@ -12,7 +13,10 @@ from sklearn.metrics import (
 )
 
 from smp_camvid.data.classes import CAMVID11, CAMVID32, VOID, ClassTable
-from smp_camvid.evaluation.metrics import ConfusionMatrix, summarize
+from smp_camvid.evaluation import examination
+from smp_camvid.evaluation.boundary import boundary_counts
+from smp_camvid.evaluation.calibration import calibration_counts
+from smp_camvid.evaluation.metrics import ConfusionMatrix, counted, summarize
 
 
 def _count(prediction: np.ndarray, target: np.ndarray, classes: int, batch: int) -> np.ndarray:
@@ -92,3 +96,27 @@ def test_nothing_counted_is_zero_and_not_nan() -> None:
     table = ClassTable("dataset", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
     scores = summarize(np.zeros((2, 2), np.int64), table)
     assert (scores.miou, scores.accuracy, scores.classes_counted) == (0.0, 0.0, 0)
+
+
+def test_counting_is_that_of_numpy() -> None:
+    bins = torch.randint(0, 7, (3, 40, 50), generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(bins.shape, dtype=torch.float64)
+    flat, weight = bins.numpy().ravel(), weights.numpy().ravel()
+    assert (counted(bins, 9).numpy() == np.bincount(flat, minlength=9)).all()
+    assert (counted(bins, 9, weights).numpy() == np.bincount(flat, weight, 9)).all()
+
+
+def test_no_measure_waits_for_the_device() -> None:
+    target = torch.randint(0, 11, (2, 16, 16))
+    target[:, :4] = VOID
+    scores = torch.randn(2, 11, 16, 16)
+    found, confusion = scores.argmax(1), ConfusionMatrix(11)
+    with HostReads() as reads:
+        confusion.update(found, target)
+        examination._frame_counts(11, scores, found, target)
+        boundary_counts(found, target, 11, 2.0)
+        calibration_counts(scores, found, target)
+    assert reads.count == 0
+    with HostReads() as reads:  # the counter counts
+        torch.bincount(found.flatten())
+    assert reads.count == 1

@@ -11,13 +11,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from smp_camvid.data.classes import CAMVID11, CAMVID32, VOID, ClassTable
-from smp_camvid.report.plots import (
-    PlotListener,
-    confusion_figure,
-    curves,
-    prediction_sheet,
-)
+from smp_camvid.data.classes import CAMVID11, VOID, ClassTable
+from smp_camvid.report.plots import PlotListener, curves
+from smp_camvid.report.sheets import prediction_sheet
 from smp_camvid.training.events import (
     EpochDone,
     History,
@@ -31,7 +27,7 @@ Triple = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint
 
 
 def epoch(number: int, val: bool = True, loss: float = 1.0) -> EpochDone:
-    score = Scores(loss / number, 0.1 * number, 0.2, {"Sky": None})
+    score = Scores(loss / number, 0.1 * number, 0.2, {"Sky": None, "Road": 0.9})
     return EpochDone(
         number, 5, score, score if val else None, 1e-3, 9.0, 1.0, 1.0, 0.1, None, number == 2
     )
@@ -61,6 +57,9 @@ def test_curves_have_train_above_val_with_the_numbers_of_the_history() -> None:
     np.testing.assert_allclose(axes[4].lines[0].get_ydata(), [0.1, 0.2, 0.3, 0.4, 0.5])
     assert list(axes[4].lines[0].get_xdata()) == [1, 2, 3, 4, 5]
     assert "best 0.200, epoch 2" in [text.get_text() for text in axes[4].texts]
+    assert axes[0].get_title(loc="right") == "last 0.200"
+    nothing = curves(History([epoch(1, val=False, loss=float("nan"))])).axes
+    assert [a.get_title(loc="right") for a in nothing[::3]] == ["last no number", "not measured"]
 
 
 @pytest.mark.parametrize(
@@ -71,32 +70,13 @@ def test_curves_have_train_above_val_with_the_numbers_of_the_history() -> None:
         History([epoch(1, val=False), epoch(2, val=False)]),
         History([epoch(1, val=False), epoch(2)]),
         History([epoch(1, loss=float("nan"))]),
+        History([epoch(1 + i, loss=float("nan") if i % 3 else 1.0) for i in range(1000)]),
     ],
 )
 def test_curves_of_few_or_strange_epochs_can_be_drawn(history: History, tmp_path: Path) -> None:
     curves(history).savefig(tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width >= 1200
-
-
-def test_confusion_rows_are_per_cent_of_the_truth() -> None:
-    table = ClassTable("dataset", ("a$b$", "c_d^", "[e]"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
-    matrix = np.array([[3, 1, 0], [0, 996, 4], [0, 0, 0]], np.int64)
-    axes = confusion_figure(matrix, table).axes[0]
-    cells = {text.get_position(): text.get_text() for text in axes.texts}
-    assert cells == {(0, 0): "75", (1, 0): "25", (1, 1): "100", (2, 1): "<1"}
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["a$b$  0.4 %", "c_d^  99.6 %", "[e]  none"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == list(table.names)
-
-
-def test_confusion_leaves_the_void_class_out(tmp_path: Path) -> None:
-    figure = confusion_figure(np.eye(32, dtype=np.int64), CAMVID32)
-    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert len(labels) == 31 and "Void" not in labels
-    figure.savefig(tmp_path / "confusion.png")
-    with Image.open(tmp_path / "confusion.png") as picture:
-        assert 1200 <= picture.width <= 2000
 
 
 def test_sheet_shows_the_class_colours_and_names_only_what_occurs() -> None:
@@ -136,6 +116,7 @@ def test_listener_writes_what_a_run_directory_has(tmp_path: Path) -> None:
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert files == [
         "images/epoch-0002-val.png",
+        "plots/class-iou.png",
         "plots/confusion.png",
         "plots/curves.png",
         "plots/epoch-0002-curves.png",
@@ -157,6 +138,7 @@ def test_listener_without_validation_or_epochs(tmp_path: Path) -> None:
     listener.on_event(epoch(1, val=False))
     listener.on_event(RunEnded("interrupted", tmp_path, 1, None, None, ""))
     assert not (tmp_path / "plots/confusion.png").exists()
+    assert not (tmp_path / "plots/class-iou.png").exists()
     assert (tmp_path / "plots/curves.png").exists()
 
 
@@ -167,15 +149,3 @@ def test_neither_torch_nor_matplotlib_is_imported_with_the_modules() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-
-
-def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
-    code = (
-        "import sys, numpy as np\n"
-        "from smp_camvid.data.classes import CAMVID11\n"
-        "from smp_camvid.report.plots import confusion_figure\n"
-        f"confusion_figure(np.eye(11, dtype=int), CAMVID11).savefig({str(tmp_path / 'c.png')!r})\n"
-        "print('matplotlib.pyplot' in sys.modules)"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "False"

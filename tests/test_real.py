@@ -23,7 +23,7 @@ LITE0 = [
 OWED = [
     "config.toml", "environment.json", "metrics.jsonl", "timing.jsonl", "checkpoint.pt",
     "weights/best.safetensors", "weights/last.safetensors", "weights/epoch-0002.safetensors",
-    "plots/curves.png", "plots/confusion.png", "plots/epoch-0002-curves.png",
+    "plots/curves.png", "plots/confusion.png", "plots/class-iou.png", "plots/epoch-0002-curves.png",
     "images/epoch-0002-train.png", "images/epoch-0002-val.png",
 ]  # fmt: skip
 

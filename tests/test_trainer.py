@@ -35,7 +35,7 @@ def test_a_run_leaves_what_is_promised(segnet_data: Path, tmp_path: Path) -> Non
         "checkpoint-previous.pt", "progress.json",
         "weights/epoch-0001.safetensors", "weights/epoch-0002.safetensors",
         "weights/best.safetensors", "weights/last.safetensors",
-        "plots/curves.png", "plots/confusion.png",
+        "plots/curves.png", "plots/confusion.png", "plots/class-iou.png",
         "plots/epoch-0001-curves.png", "plots/epoch-0002-curves.png",
         "images/epoch-0001-train.png", "images/epoch-0001-val.png",
         "images/epoch-0002-train.png", "images/epoch-0002-val.png",

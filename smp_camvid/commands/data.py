@@ -90,10 +90,10 @@ def data_stats(
         statistics_view,
         suggested_weights,
     )
-    from smp_camvid.report.plots import png_bytes
     from smp_camvid.report.printing import has_swatches, print_view
     from smp_camvid.report.progress import step_progress
     from smp_camvid.report.statistics_figure import statistics_figure
+    from smp_camvid.report.style import png_bytes
 
     with step_progress("counting pixels", quiet=as_json) as on_step:
         statistics = collect_statistics(dataset, splits, on_step)
@@ -142,7 +142,7 @@ def data_show(
     dataset, splits = open_splits(folder, split, classes, split_source)
     from smp_camvid.data import samples
     from smp_camvid.report.contact_sheet import contact_sheet
-    from smp_camvid.report.plots import png_bytes
+    from smp_camvid.report.style import png_bytes
 
     picks = samples.evenly_spaced(dataset, splits, number)
     if augment:

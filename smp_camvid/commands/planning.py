@@ -106,7 +106,7 @@ def open_trainer(recipe: Recipe) -> Trainer:
 def write_range_test(trainer: Trainer, test: RangeTest) -> Path:
     """`<save_dir>/<name>-find-lr-<n>` with config.toml, environment.json and the curve."""
     from smp_camvid.report.lr_report import lr_figure
-    from smp_camvid.report.plots import png_bytes
+    from smp_camvid.report.style import png_bytes
 
     recipe = trainer.keeper.recipe
     folder = runs.create_run(Path(recipe.train.save_dir), f"{recipe.name}-find-lr")

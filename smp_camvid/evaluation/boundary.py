@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from smp_camvid.data.classes import VOID
-from smp_camvid.evaluation.metrics import Numbers, ratio
+from smp_camvid.evaluation.metrics import Numbers, counted, ratio
 
 TOLERANCE = 0.0075
 """Of the labels' diagonal, as Csurka et al. have it: 4.5 pixels at 360x480."""
@@ -58,9 +58,8 @@ def _by_class(labels: Tensor, edge: Tensor, near: Tensor, classes: int) -> Tenso
     frame = torch.arange(len(labels), device=labels.device)[:, None, None]
     # In one histogram: 0 for no boundary, then alone, then near; class by class, frame by frame.
     place = (3 * frame + edge.long() + near.long()) * classes + labels
-    counts = torch.bincount(
-        torch.where(edge, place, 0).flatten(), minlength=3 * classes * len(labels)
-    ).view(len(labels), 3, classes)
+    counts = counted(torch.where(edge, place, 0), 3 * classes * len(labels))
+    counts = counts.view(len(labels), 3, classes)
     alone, both = counts[:, 1], counts[:, 2]
     return torch.stack([alone + both, both], 1)
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from smp_camvid.data.classes import VOID
-from smp_camvid.evaluation.metrics import Numbers, or_none, ratio
+from smp_camvid.evaluation.metrics import Numbers, counted, or_none, ratio
+from smp_camvid.inference.device import widest_float
 
 BINS = 15
 
@@ -30,10 +31,11 @@ def calibration_counts(scores: Tensor, found: Tensor, target: Tensor) -> Tensor:
     place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
     frame = torch.arange(len(target), device=target.device)[:, None, None]
     # Void goes to an extra bin: a boolean mask would stall a GPU.
-    bins = torch.where(target == VOID, len(target) * BINS, frame * BINS + place).flatten()
+    bins = torch.where(target == VOID, len(target) * BINS, frame * BINS + place)
+    wide = widest_float(target.device)
 
     def summed(values: Tensor) -> Tensor:
-        total = torch.bincount(bins, values.flatten().double(), len(target) * BINS + 1)
+        total = counted(bins, len(target) * BINS + 1, values.to(wide))
         return total[:-1].view(len(target), BINS)
 
     right = found == target

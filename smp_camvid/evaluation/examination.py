@@ -21,7 +21,7 @@ from smp_camvid.data.loaders import Batch, eval_loader, one_by_one
 from smp_camvid.evaluation.boundary import boundary_counts, default_tolerance
 from smp_camvid.evaluation.calibration import calibration_counts
 from smp_camvid.evaluation.loop import OnStep, evaluate_batches
-from smp_camvid.evaluation.metrics import Matrix
+from smp_camvid.evaluation.metrics import Matrix, counted
 from smp_camvid.evaluation.speed import Timed
 from smp_camvid.inference.predictor import Segmenter
 
@@ -141,9 +141,8 @@ def _frame_counts(classes: int, scores: Tensor, found: Tensor, target: Tensor) -
     frames = len(target)
     frame = torch.arange(frames, device=target.device)[:, None, None]
     place = (frame * classes + target) * classes + found
-    bins = torch.where(target == VOID, frames * classes**2, place).flatten()
-    counted = torch.bincount(bins, minlength=frames * classes**2 + 1)[:-1]
-    matrices = counted.view(frames, classes, classes)
+    bins = torch.where(target == VOID, frames * classes**2, place)
+    matrices = counted(bins, frames * classes**2 + 1)[:-1].view(frames, classes, classes)
     return torch.stack([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], 1)
 
 

@@ -11,6 +11,7 @@ import torch
 from smp_camvid.data.classes import ClassTable
 from smp_camvid.data.loaders import Batch
 from smp_camvid.evaluation.metrics import ConfusionMatrix, Matrix
+from smp_camvid.inference.device import widest_float
 from smp_camvid.inference.engine import Maps, Size
 from smp_camvid.inference.predictor import Segmenter
 from smp_camvid.inference.torch_engine import TorchEngine, likeliest
@@ -83,10 +84,10 @@ def evaluate_batches(
     confusion = ConfusionMatrix(len(segmenter.table), device)
     empty = torch.zeros((1, 1, 1), dtype=torch.long, device=device)
     terms = 1 if loss is None else len(loss.count(empty))
-    sums = torch.zeros((2, terms), dtype=torch.float64, device=device)  # losses, counts
+    sums = torch.zeros((2, terms), dtype=widest_float(device), device=device)  # losses, counts
     frames = torch.zeros((), dtype=torch.long)
     for step, batch in enumerate(batches, start=1):
-        target = batch.target.to(device, non_blocking=True)
+        target = batch.target.to(device, non_blocking=True).long()
         size = (target.shape[-2], target.shape[-1])
         logits = torch.as_tensor(segmenter.resized_scores(batch.image, size), device=device)
         found = likeliest(logits)

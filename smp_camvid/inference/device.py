@@ -77,6 +77,11 @@ class Arithmetic:
         return f"{self.device} ({self.precision}, {layout})"
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """What is added up over many pixels: float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def choose_arithmetic(
     device: torch.device, precision: str = "auto", memory_format: str = "auto"
 ) -> Arithmetic:

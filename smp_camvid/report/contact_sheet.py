@@ -9,12 +9,13 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from smp_camvid.data.classes import ClassTable
-from smp_camvid.report.sheets import INK, SOFT, legend, sheet_font
+from smp_camvid.report.sheets import MARGIN, legend, legend_entries, tile
+from smp_camvid.report.style import INK, SOFT, sheet_font
 
 Labelled = tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 OPACITY = 0.6
-_COLUMNS, _TILE_WIDTH, _JOINT, _GAP, _MARGIN, _CAPTION = 2, 360, 2, 14, 16, 24
+_COLUMNS, _TILE_WIDTH, _JOINT, _GAP, _CAPTION = 2, 360, 2, 14, 24
 
 
 def contact_sheet(frames: Sequence[Labelled], table: ClassTable, title: str) -> Image.Image:
@@ -25,17 +26,17 @@ def contact_sheet(frames: Sequence[Labelled], table: ClassTable, title: str) -> 
     pairs = [_pair(*frame, table) for frame in frames]
     columns = min(_COLUMNS, len(pairs))
     rows = [pairs[start : start + columns] for start in range(0, len(pairs), columns)]
-    width = 2 * _MARGIN + columns * (2 * _TILE_WIDTH + _JOINT) + (columns - 1) * _GAP
+    width = 2 * MARGIN + columns * (2 * _TILE_WIDTH + _JOINT) + (columns - 1) * _GAP
     seen = sorted({int(value) for _, _, label in frames for value in np.unique(label)})
-    colors = legend(seen, table, width)
+    colors = legend(legend_entries(seen, table), width)
     head = 44
     height = head + sum(max(p.height for p in row) + _GAP for row in rows) + colors.height
-    sheet = Image.new("RGB", (width, height + _MARGIN), "white")
-    ImageDraw.Draw(sheet).text((_MARGIN, 12), title, INK, sheet_font(18))
+    sheet = Image.new("RGB", (width, height + MARGIN), "white")
+    ImageDraw.Draw(sheet).text((MARGIN, 12), title, INK, sheet_font(18))
     y = head
     for row in rows:
         for column, pair in enumerate(row):
-            sheet.paste(pair, (_MARGIN + column * (pair.width + _GAP), y))
+            sheet.paste(pair, (MARGIN + column * (pair.width + _GAP), y))
         y += max(p.height for p in row) + _GAP
     sheet.paste(colors, (0, y))
     return sheet
@@ -45,11 +46,10 @@ def _pair(
     caption: str, image: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], table: ClassTable
 ) -> Image.Image:
     height = max(1, round(_TILE_WIDTH * image.shape[0] / image.shape[1]))
-    size = (_TILE_WIDTH, height)
-    frame = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    frame = tile(image, _TILE_WIDTH, height, photo=True)
     # Colours are laid over at the label's own size first, so that no colour is made up between
     # two classes; void is black there, which darkens the frame.
-    colors = Image.fromarray(table.colorize(label)).resize(size, Image.Resampling.NEAREST)
+    colors = tile(table.colorize(label), _TILE_WIDTH, height, photo=False)
     pair = Image.new("RGB", (2 * _TILE_WIDTH + _JOINT, height + _CAPTION), "white")
     pair.paste(frame, (0, _CAPTION))
     pair.paste(Image.blend(frame, colors, OPACITY), (_TILE_WIDTH + _JOINT, _CAPTION))

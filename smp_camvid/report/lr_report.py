@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smp_camvid.report.plots import GRID, blank_figure
-from smp_camvid.report.sheets import INK, SOFT
+from smp_camvid.report.style import (
+    BLUE,
+    FAINT,
+    INK,
+    NOTE,
+    ORANGE,
+    SOFT,
+    blank_figure,
+    heading,
+    plot_frame,
+    styled,
+)
 from smp_camvid.report.tables import number
 from smp_camvid.training.lr_finder import RangeTest
 
@@ -18,9 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_RAW, _SMOOTH, _SUGGESTED = "#b8c2cc", "#1d5fa8", "#c2570c"
 
-
+@styled
 def lr_figure(test: RangeTest, title: str = "", current: float | None = None) -> Figure:
     """Loss over the learning rate: each step's, smoothed, and the rates worth knowing.
 
@@ -28,20 +37,20 @@ def lr_figure(test: RangeTest, title: str = "", current: float | None = None) ->
     """
     figure = blank_figure(8.4, 4.8)
     axes = figure.subplots()
-    axes.plot(test.rates, test.losses, ".", color=_RAW, markersize=5, label="each step")
-    axes.plot(test.rates, test.smoothed, color=_SMOOTH, linewidth=2, label="smoothed")
+    axes.plot(test.rates, test.losses, ".", color=FAINT, markersize=5, label="each step")
+    axes.plot(test.rates, test.smoothed, color=BLUE, linewidth=2, label="smoothed")
     _frame(axes, test)
     marks = (
-        (test.steepest, _SUGGESTED, "-", "suggested: falls fastest"),
-        (test.careful, _SUGGESTED, ":", "careful: at most a tenth of the lowest"),
+        (test.steepest, ORANGE, "-", "suggested: falls fastest"),
+        (test.careful, ORANGE, ":", "careful: at most a tenth of the lowest"),
         (current, SOFT, "--", "the recipe's"),
     )
     for rate, color, style, name in marks:
         if rate is not None:
             label = f"{name}, {in_digits(rate)}"
             axes.axvline(rate, color=color, linestyle=style, linewidth=1.5, label=label)
-    axes.legend(frameon=False, fontsize=10, labelcolor=INK, loc="lower left")
-    axes.set_title(title or "Learning-rate range test", loc="left", color=INK, parse_math=False)
+    axes.legend(frameon=False, fontsize=NOTE, labelcolor=INK, loc="lower left")
+    heading(axes, title or "Learning-rate range test")
     return figure
 
 
@@ -51,13 +60,7 @@ def _frame(axes: Axes, test: RangeTest) -> None:
     top = 1.5 * max(curve[0], float(np.median(test.losses)))
     axes.set_ylim(min(0.0, min(test.losses)), top)
     axes.set_xscale("log")
-    axes.set_xlabel("learning rate", color=SOFT, fontsize=11)
-    axes.set_ylabel("training loss after the step", color=SOFT, fontsize=11)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(colors=SOFT, labelsize=10)
+    plot_frame(axes, "learning rate", "training loss after the step")
 
 
 def lr_rows(test: RangeTest, current: float) -> Iterator[tuple[str, str]]:

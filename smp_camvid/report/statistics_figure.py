@@ -7,20 +7,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smp_camvid.data.statistics import Statistics
-from smp_camvid.report.plots import GRID, blank_figure
-from smp_camvid.report.sheets import INK, SOFT
+from smp_camvid.report.style import (
+    BLUE,
+    GREY,
+    GRID,
+    INK,
+    NOTE,
+    ORANGE,
+    SHARES,
+    SOFT,
+    blank_figure,
+    ink_on,
+    share_norm,
+    styled,
+    table_frame,
+)
 from smp_camvid.report.tables import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart by colour-blind eyes, by shape, and in grey.
-_MARKS = {"train": ("#c2570c", "o"), "val": ("#1d5fa8", "D"), "test": ("#4b5563", "s")}
+_MARKS = {"train": (ORANGE, "o"), "val": (BLUE, "D"), "test": (GREY, "s")}
 _DRIVES = 8
+_DARKEST = 0.5  # the share with the deepest colour
 _LEAST = 1e-4  # one pixel in ten thousand: what is rarer sits at the left edge
 
 
+@styled
 def statistics_figure(statistics: Statistics) -> Figure:
     """Left the share of each class in each split, on a logarithmic axis, the most common on top;
     a split without a class has no mark there, and a class that is nowhere says so.
@@ -33,15 +47,11 @@ def statistics_figure(statistics: Statistics) -> Figure:
     order = sorted(shown, key=lambda i: -overall[i])
     longest = sorted(statistics.drives, key=lambda d: -len(statistics.of(drive=d)))[:_DRIVES]
     drives = [drive for drive in statistics.drives if drive in longest]
-    figure = blank_figure(8.6 + 0.75 * len(drives), 1.7 + 0.33 * len(order))
+    title = f"Share of each class among the labelled pixels of {len(statistics.frames)} frames"
+    figure = blank_figure(8.6 + 0.75 * len(drives), 1.7 + 0.33 * len(order), title)
     left, right = figure.subplots(1, 2, width_ratios=(7, 1.5 + 0.75 * len(drives)))
     _by_split(left, statistics, order)
     _by_drive(right, statistics, order, drives)
-    frames = f"{len(statistics.frames)} frames"
-    figure.suptitle(
-        f"Share of each class among the labelled pixels of {frames}",
-        x=0.01, ha="left", color=INK, fontsize=13, parse_math=False,
-    )  # fmt: skip
     return figure
 
 
@@ -78,21 +88,19 @@ def _by_split(axes: Axes, statistics: Statistics, order: list[int]) -> None:
     _quiet(axes)
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False,
-        fontsize=10, labelcolor=INK, handletextpad=0.3, columnspacing=1.4,
+        fontsize=NOTE, labelcolor=INK, handletextpad=0.3, columnspacing=1.4,
     )  # fmt: skip
 
 
 def _by_drive(axes: Axes, statistics: Statistics, order: list[int], drives: list[str]) -> None:
-    from matplotlib.colors import PowerNorm
-
     shares = np.array([statistics.shares(statistics.of(drive=drive)) for drive in drives])
     cells = shares[:, order].T
-    # The square root lets one per cent show beside thirty.
-    axes.imshow(cells, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=0.5), aspect="auto")
+    axes.imshow(cells, cmap=SHARES, norm=share_norm(_DARKEST), aspect="auto")
     for (row, column), value in np.ndenumerate(cells):
-        color = "white" if value > 0.2 else INK
         text = "" if value == 0 else "<.1" if value < 0.001 else f"{100 * value:.1f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=9, color=color)
+        axes.text(
+            column, row, text, ha="center", va="center", fontsize=9, color=ink_on(value, _DARKEST)
+        )
     names = [f"{shortened(d, 10)}\n{len(statistics.of(drive=d))} frames" for d in drives]
     axes.set_xticks(range(len(drives)), names)
     axes.set_yticks([])
@@ -101,9 +109,5 @@ def _by_drive(axes: Axes, statistics: Statistics, order: list[int], drives: list
 
 
 def _quiet(axes: Axes) -> None:
-    axes.tick_params(length=0, labelsize=10, colors=INK)
+    table_frame(axes)
     axes.tick_params(axis="x", labelsize=9, colors=SOFT)
-    axes.spines[:].set_visible(False)
-    axes.set_axisbelow(True)
-    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set_parse_math(False)
