@@ -51,6 +51,16 @@ def test_the_models_are_those_of_evaluate(three: dict[str, Any], tmp_path: Path)
     assert three["definition"] == alone["definition"] and three["frames"] == 13
 
 
+def test_who_has_seen_the_frames_is_named(three: dict[str, Any]) -> None:
+    models = [*three["models"][:2], {**three["models"][2], "trained_on": ["val"]}]
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(comparison_table({**three, "models": models}))
+    assert "beware C" in stream.getvalue() and "beware A" not in stream.getvalue()
+    told = markdown_table({**three, "models": models})
+    assert "Beware of models/[2].onnx: this model was trained on val" in told
+    assert "Beware" not in markdown_table(three)
+
+
 def test_a_model_does_not_differ_from_itself_and_a_worse_one_does(three: dict[str, Any]) -> None:
     same, worse = three["differences"]
     assert same["miou"] == {"difference": 0.0, "interval": [0.0, 0.0]}

@@ -16,8 +16,10 @@ from command_line import run
 from rich.console import Console
 from runs_of_tests import trained
 
+import smp_camvid
 from smp_camvid.commands.evaluate import write_csv
 from smp_camvid.data.classes import CAMVID32, ClassTable
+from smp_camvid.evaluation import examination
 from smp_camvid.evaluation.bootstrap import Bootstrap
 from smp_camvid.evaluation.evaluate import evaluate
 from smp_camvid.report.evaluation_tables import evaluation_table
@@ -78,6 +80,35 @@ def test_what_a_class_is_taken_for_is_the_largest_other_share(result: dict[str, 
     line = next(line for line in text.splitlines() if line.startswith("Sk[b]y"))
     assert line.rstrip().endswith(f"{share / sum(row):.0%}")
     assert confusion["classes"][other][:8] in line
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "judged", "of", "seen"),
+    [
+        ("train", "val", "camvid11", ()),
+        ("train+val", "val", "camvid11", ("val",)),
+        ("train", "train+val", "camvid11", ("train",)),
+        ("train+val", "val+test", "camvid32", ()),  # other labels, of who knows which frames
+    ],
+)
+def test_a_model_judged_on_what_it_was_trained_on_is_told_apart(
+    result: dict[str, Any], trained_on: str, judged: str, of: str, seen: tuple[str, ...]
+) -> None:
+    meta = {"train_split": trained_on, "protocol": f"{of}@180x240"}
+    assert examination._trained_on(meta, judged, "camvid11@360x480") == seen
+    assert examination._trained_on({}, judged, "camvid11@360x480") == ()
+    assert result["trained_on"] == []
+    words = " ".join(printed({**result, "trained_on": list(seen)}).split())
+    assert ("this model was trained on" in words) == bool(seen)
+    if seen:
+        assert f"beware this model was trained on {seen[0]}: the score is" in words
+
+
+def test_a_run_judged_on_train_says_so(segnet_data: Path, tmp_path: Path) -> None:
+    run_dir = trained(segnet_data, tmp_path).run_dir
+    for split, seen in (("train", ["train"]), ("val", [])):
+        found = evaluate(smp_camvid.load(run_dir), segnet_data, split=split)
+        assert found["trained_on"] == seen
 
 
 def test_too_few_frames_for_an_interval_are_said(result: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ def document(exam: Examination, bootstrap: Bootstrap) -> dict[str, Any]:
         "frames": len(exam.frames),
         "split": exam.split,
         "protocol": exam.protocol,
+        "trained_on": list(exam.trained_on),
         "definition": DEFINITION,
         "model": exam.model,
         "checkpoint": exam.checkpoint,

@@ -52,6 +52,8 @@ class Examination:
     prediction: Mapping[str, Any]
     """How the model was run: height of the frames, device, tta, tile."""
     speed: Mapping[str, Any]
+    trained_on: tuple[str, ...] = ()
+    """Those of the judged splits whose frames the model was trained on."""
 
     @property
     def drives(self) -> list[str]:
@@ -118,7 +120,16 @@ def examine(
         checkpoint=Path(segmenter.source).stem,
         prediction=_how(segmenter),
         speed=_speed(timed, len(cache), time.perf_counter() - began, batch_size),
+        trained_on=_trained_on(segmenter.metadata, split, cache.protocol),
     )
+
+
+def _trained_on(metadata: Mapping[str, Any], split: str, protocol: str) -> tuple[str, ...]:
+    """By what the weights say; of another dataset's splits nothing is known."""
+    if str(metadata.get("protocol", "")).partition("@")[0] != protocol.partition("@")[0]:
+        return ()
+    trained = str(metadata.get("train_split", "")).split("+")
+    return tuple(part for part in split.split("+") if part in trained)
 
 
 def predictions(

@@ -9,7 +9,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from smp_camvid.report.evaluation_tables import facts, intervals_in_words, plain_table, span
+from smp_camvid.report.evaluation_tables import (
+    facts,
+    intervals_in_words,
+    plain_table,
+    seen_in_words,
+    span,
+)
 from smp_camvid.report.tables import number, shortened
 
 _HEAD = ("model", "mIoU", "95 %", "accuracy", "Mpar", "GFLOP", "images/s")
@@ -36,6 +42,11 @@ def _head(result: Mapping[str, Any]) -> Table:
             ("protocol", result["protocol"]),
             ("definition", result["definition"]),
             ("frames", f"{result['frames']} ({result['split']})"),
+            *(
+                (f"beware {letter(i)}", words)
+                for i, model in enumerate(result["models"])
+                if (words := seen_in_words(model))
+            ),
         ]
     )
 
@@ -124,7 +135,14 @@ def markdown_table(result: Mapping[str, Any]) -> str:
         lines.append(_markdown_row([model["model"], *_figures(model)]))
     what = f"{result['protocol']}, {result['split']}, {result['frames']} frames; mIoU:"
     intervals = f"95 %: {intervals_in_words(result['intervals'])}."
-    return "\n".join([*lines, "", f"{what} {result['definition']}. {intervals}", ""])
+    seen = [
+        f"Beware of {model['model']}: {words}."
+        for model in result["models"]
+        if (words := seen_in_words(model))
+    ]
+    return "\n".join(
+        [*lines, "", " ".join([f"{what} {result['definition']}. {intervals}", *seen]), ""]
+    )
 
 
 def _markdown_row(cells: Any) -> str:

@@ -68,7 +68,16 @@ def _head(result: Mapping[str, Any]) -> Table:
         ("frames", f"{result['frames']} ({result['split']})"),
         ("classes", f"{counted} of {known} counted"),
     ]
-    return facts(rows)
+    return facts(rows + ([("beware", seen_in_words(result))] if result["trained_on"] else []))
+
+
+def seen_in_words(result: Mapping[str, Any]) -> str:
+    """That a score is no judgement; empty where the model has not seen the frames."""
+    seen = " and ".join(result["trained_on"])
+    return seen and (
+        f"this model was trained on {seen}: the score is what it has learnt by heart, and says "
+        "nothing of other frames"
+    )
 
 
 def prediction_in_words(result: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from smp_camvid.report.evaluation_tables import (
     intervals_in_words,
     most_mistaken,
     prediction_in_words,
+    seen_in_words,
     tolerance_of,
 )
 from smp_camvid.report.html_figures import Figures
@@ -169,10 +170,10 @@ def reading(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     first = documents[0]
     splits, protocol = first["split"].split("+"), first["protocol"]
     found = [f"The 95 % interval: {intervals_in_words(first['intervals'])}."]
-    if "val" in splits and _STANDARD.fullmatch(protocol):
+    seen = list(dict.fromkeys(filter(None, map(seen_in_words, documents))))
+    found += [f"{words[0].upper()}{words[1:]}." for words in seen]
+    if "val" in splits and _STANDARD.fullmatch(protocol) and not seen:
         found.append(VAL)
-    if "train" in splits:
-        found.append(TRAIN)
     if "test" in splits:
         found.append(TEST)
     if protocol.startswith("synthetic"):
@@ -187,7 +188,6 @@ VAL = (
     "Val of CamVid is seven seconds of one drive, and that drive is more than half of train: it "
     "shows mistakes, but scores on test are 12 to 15 points lower."
 )
-TRAIN = "The model was trained on such frames: the score is what it has learnt, not what it can do."
 TEST = "What is chosen by test scores makes test a second val: choose first, then look here once."
 DRAWN = "The scenes are drawn: the score says nothing of real roads."
 BEST = "These weights were chosen by val, so their val score is flattered by the choice."
