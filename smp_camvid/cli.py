@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from smp_camvid import __version__, torchrun
 from smp_camvid.errors import InterruptedRun, SmpCamvidError, visible
@@ -44,6 +46,11 @@ class PlainErrors(TyperGroup):
         if cmd_name in COMMANDS and cmd_name not in self.commands:
             self.commands[cmd_name] = load_command(cmd_name)
         return super().get_command(ctx, cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for name in COMMANDS:  # importing them for a line each would double the time of --help
+            self.commands.setdefault(name, TyperCommand(name, help=summary_of(name)))
+        super().format_help(ctx, formatter)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:  # what is nearest to it is looked for among all
@@ -84,6 +91,20 @@ def load_command(name: str) -> Any:
     command = typer.main.get_command(found)
     command.name = name
     return command
+
+
+def summary_of(name: str) -> str:
+    """What a command says of itself, read in its source."""
+    module, _, attribute = COMMANDS[name].partition(":")
+    source = Path(__file__).with_name("commands") / f"{module}.py"
+    for node in ast.parse(source.read_bytes()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == attribute:
+            return " ".join((ast.get_docstring(node) or "").split())
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
+            assert isinstance(node.value, ast.Call)  # a Typer with commands of its own
+            said = {keyword.arg: keyword.value for keyword in node.value.keywords}
+            return str(ast.literal_eval(said["help"]))
+    raise AssertionError(f"{source} has no {attribute}")
 
 
 def plain_reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ import torch
 from command_line import TRAIN, array_of, refused, run
 
 import smp_camvid
+from smp_camvid import cli
 from smp_camvid.data.camvid import standard_stems
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -188,7 +189,7 @@ def test_help_and_recipes_answer_without_torch(words: str) -> None:
 
 
 def test_debug_shows_the_traceback() -> None:
-    done = run("--debug", "evaluate", "absent")
+    done = run("--debug", "evaluate", "runs/absent-1")
     assert done.exit_code == 1 and type(done.exception).__name__ == "RunError"
 
 
@@ -226,3 +227,10 @@ def test_a_parent_recipe_lies_beside_its_child() -> None:
 def test_an_encoder_that_computes_while_it_is_built_is_no_problem() -> None:
     Path("mit.toml").write_text('[model]\narch = "segformer"\nencoder_name = "mit_b0"\n')
     assert run("recipes", "check", "./mit.toml").exit_code == 0
+
+
+def test_the_list_of_commands_says_what_the_commands_say() -> None:
+    """`--help` reads it in their source; importing them all would take longer."""
+    for name in cli.COMMANDS:
+        said = cli.load_command(name).help
+        assert cli.summary_of(name) == " ".join(said.split()) != ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -14,13 +15,15 @@ import pytest
 from color_engine import color_segmenter
 from conftest import OWN
 from PIL import Image
+from rich.console import Console
 from runs_of_tests import bare_trainer, batch_of
 
 from smp_camvid.data.classes import CAMVID32
 from smp_camvid.evaluation import examination
 from smp_camvid.evaluation.bootstrap import Bootstrap
 from smp_camvid.evaluation.evaluate import evaluate
-from smp_camvid.report.evaluation_tables import ranked
+from smp_camvid.report.evaluation_tables import evaluation_table, ranked
+from smp_camvid.report.score_figures import drive_figure
 
 DRIVES = {"north": 7, "south": 5}
 STEMS = {
@@ -129,9 +132,13 @@ def test_nothing_but_void_is_no_crash(roads: Path) -> None:
         Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
     found = evaluate(color_segmenter(OWN), roads, bootstrap=Bootstrap(1))
     json.dumps(found, allow_nan=False)
-    assert (found["miou"], found["classes_counted"]) == (0.0, 0)
+    assert (found["miou"], found["classes_counted"]) == (None, 0)
     assert found["miou_interval"] is None and found["calibration"]["ece"] is None
     assert found["boundary"]["f1"] is None
+    assert {drive["miou"] for drive in found["by_drive"].values()} == {None}
+    with Console(file=io.StringIO(), width=80) as console:
+        console.print(evaluation_table(found))
+    drive_figure(found["by_drive"], found["per_class"])
 
 
 def test_labels_of_several_sizes_are_judged_at_their_own(roads: Path) -> None:

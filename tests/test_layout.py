@@ -23,7 +23,8 @@ PACKAGE = ROOT / "smp_camvid"
 # Lowest first; a module imports only its own layer and those before it.
 LAYERS = [
     ("errors", "registry"), ("recipe", "runs", "locks", "torchrun"), ("data",), ("models",),
-    ("inference",), ("evaluation",), ("training",), ("report",), ("serve",), ("commands",), ("cli", "__main__"),
+    ("inference",), ("evaluation",), ("training",), ("report",), ("serve",), ("commands",),
+    ("cli", "__main__"),
 ]  # fmt: skip
 # Named by the layer above it for types only, or standing for the package as a whole.
 FREE = {"__init__"}

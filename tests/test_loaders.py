@@ -59,7 +59,7 @@ def content(passes: list[list[Batch]]) -> list[list[tuple[bytes, ...]]]:
 def test_batches(cache: FrameCache) -> None:
     batch = next(iter(loader_of(cache)))
     assert (batch.image.shape, batch.image.dtype) == ((2, 3, 32, 32), torch.uint8)
-    assert (batch.target.shape, batch.target.dtype) == ((2, 32, 32), torch.int64)
+    assert (batch.target.shape, batch.target.dtype) == ((2, 32, 32), torch.uint8)
     assert (batch.index.dtype, batch.weight) == (torch.int64, None)
     assert batch.image.is_contiguous(memory_format=torch.channels_last)
     assert set(batch.target.unique().tolist()) <= {*range(11), 255}

@@ -120,3 +120,16 @@ def test_the_gallery_has_four_columns_and_names_only_what_occurs() -> None:
     legend = sheet[-44:].reshape(-1, 3)
     shown = [c for c in CAMVID11.colors if (legend == c).all(axis=1).sum() > 100]
     assert shown == [CAMVID11.colors[3], CAMVID11.colors[8]]
+
+
+def test_pixels_taken_for_void_count_in_their_row() -> None:
+    table = ClassTable("dataset", ("a", "b", "Void"), ((1, 0, 0), (2, 0, 0), (0, 0, 0)), 2)
+    matrix = np.array([[60, 20, 20], [0, 100, 0], [0, 0, 0]])
+    axes = confusion_figure(matrix, table).axes[0]
+    assert words(axes) == {"60", "20", "100"}
+    assert names_down(axes) == ["a  50.0 %", "b  50.0 %"]
+
+
+def test_a_mean_of_nothing_is_no_line() -> None:
+    axes = class_iou_figure({"Sky": None, "Road": None}, None, CAMVID11).axes[0]
+    assert words(axes) == {"occurs nowhere"} and "0.000" not in axes.get_title(loc="right")

@@ -112,7 +112,7 @@ def test_class_weights_and_border_weights_reach_the_loss(segnet_data: Path, tmp_
     assert of_weighted is not None and len(of_weighted) == 11
     batch = next(iter(border.train_loader))
     assert of_border is None and batch.weight is not None
-    least = of_weighted[batch.target.where(batch.target != 255, 0)]
+    least = of_weighted[batch.target.where(batch.target != 255, 0).long()]
     counted = batch.target != 255
     assert bool((batch.weight[counted] >= least[counted] - 1e-5).all())
     assert float(batch.weight[counted].max()) > 10

@@ -114,8 +114,7 @@ def train(
     """Train a model and leave a run folder; its path is printed."""
     check_alone(find_lr, dry_run, resume, devices)
     check_restarts(max_restarts, devices)
-    given = {name: ctx.params[name] for name in OPTIONS if ctx.params[name] not in (None, ())}
-    overrides = [(OPTIONS[name], option_value(name, value)) for name, value in given.items()]
+    overrides = given_options(ctx)
     if resume is not None:
         if recipe_name:
             raise UsageError("A resumed run has its recipe.", "Leave out --recipe or --resume.")
@@ -123,13 +122,8 @@ def train(
             overrides.insert(0, ("model.arch", arch))
         recipe_name = str(resume_config(resume))
     else:
-        asked = arch or "vanilla"
-        named_after_arch = recipe_name is None and asked not in recipe.recipe_names()
-        recipe_name = recipe_name or (asked if asked in recipe.recipe_names() else "base")
-        if arch and arch != recipe_name:
-            overrides.insert(0, ("model.arch", arch))
-        if named_after_arch:
-            overrides.insert(0, ("name", asked))
+        recipe_name, implied = recipe_asked_for(arch, recipe_name)
+        overrides = implied + overrides
     overrides += [recipe.parse_set(text) for text in set_ or []]
     if resume is not None and "train.save_dir" in dict(overrides):
         raise UsageError("A resumed run stays in its folder.", "Leave out --save-dir.")
@@ -152,6 +146,29 @@ def train(
         launch(resolved, devices, max_restarts, resume)
         return
     run_training(resolved, resume, f" --devices {devices}" if devices else "")
+
+
+def given_options(ctx: typer.Context) -> list[tuple[str, Any]]:
+    """(key of the recipe, value) of the options that were given."""
+    given = {name: ctx.params.get(name) for name in OPTIONS}
+    return [
+        (OPTIONS[name], option_value(name, value))
+        for name, value in given.items()
+        if value not in (None, ())
+    ]
+
+
+def recipe_asked_for(
+    arch: str | None, recipe_name: str | None
+) -> tuple[str, list[tuple[str, Any]]]:
+    """The recipe that --arch and --recipe mean, and what --arch sets in it."""
+    asked, implied = arch or "vanilla", []
+    if recipe_name is None and asked not in recipe.recipe_names():
+        implied.append(("name", asked))
+    recipe_name = recipe_name or (asked if asked in recipe.recipe_names() else "base")
+    if arch and arch != recipe_name:
+        implied.append(("model.arch", arch))
+    return recipe_name, implied
 
 
 def option_value(name: str, value: Any) -> Any:

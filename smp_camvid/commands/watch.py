@@ -48,7 +48,8 @@ def watch(
     finally:
         listener.close()
     if ended and ended.reason not in ("done", "interrupted"):
-        raise RunError(f"The run {ended.reason} in epoch {ended.epoch}.", again(folder))
+        how = "was killed" if ended.reason == "killed" else ended.reason
+        raise RunError(f"The run {how} in epoch {ended.epoch}.", again(folder))
 
 
 def find_run(run: Path | None) -> Path:

@@ -28,7 +28,7 @@ from smp_camvid.data.pictures import Picture, holds_indices, picture_size, read_
 from smp_camvid.data.pictures import read_image as read_image
 from smp_camvid.data.places import GET_DATA, synthetic_data
 from smp_camvid.data.places import find_data as find_data
-from smp_camvid.errors import DataError
+from smp_camvid.errors import DataError, UsageError
 
 Classes = Literal["11", "32", "dataset"]
 SplitSource = Literal["standard", "folders"]
@@ -76,6 +76,8 @@ class CamVid:
     def _present(self, name: str) -> tuple[Frame, ...]:
         if not self.splits.get(name):
             there = ", ".join(f"{k} ({len(v)})" for k, v in self.splits.items() if v) or "nothing"
+            if name not in self.splits and name not in ("train", "val", "test"):
+                raise UsageError(f"{self.root} has no split {name}; it holds {there}.")
             raise DataError(
                 f"{self.root} has no frames in its {name} split; it holds {there}.",
                 "Name one of these splits, or get the dataset whole: smp-camvid download",

@@ -10,7 +10,7 @@ import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,8 @@ class Batch(NamedTuple):
     image: Tensor
     """uint8 `[B, 3, H, W]` RGB, channels last in memory."""
     target: Tensor
-    """int64 `[B, h, w]` class indices, void 255.  For evaluation its size may be another."""
+    """Class indices `[B, h, w]`, void 255: uint8 from our loaders, an eighth of the bytes that have
+    to reach the device, and int64 there.  For evaluation its size may be another."""
     # The field's name for it; nobody searches a batch with tuple.index.
     index: Tensor  # type: ignore[assignment]
     """int64 `[B]`: which frames of the split."""
@@ -166,6 +167,13 @@ def eval_loader(
     )
 
 
+def one_by_one(cache: FrameCache, indices: Iterable[int]) -> Iterator[Batch]:
+    """Some frames as `eval_loader` gives them, each a batch of its own."""
+    frames = EvalSet(cache)
+    for index in indices:
+        yield _collate([frames[index]])
+
+
 def loaders(
     data: str | Path = "data/camvid",
     *,
@@ -247,7 +255,7 @@ def _collate(samples: Sequence[Sample]) -> Batch:
     weights = [sample.weight for sample in samples if sample.weight is not None]
     return Batch(
         torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2),
-        torch.from_numpy(np.stack([s.label for s in samples])).long(),
+        torch.from_numpy(np.stack([s.label for s in samples])),
         torch.tensor([s.index for s in samples]),
         torch.from_numpy(np.stack(weights)) if weights else None,
     )

@@ -82,7 +82,7 @@ MEANING = (
 def too_few(frames: int, blocks: int) -> str:
     """Why there is no interval."""
     made = f"{count(frames, 'frame')} make {count(blocks, 'block')}"
-    return f"none: {made}, and {LEAST_BLOCKS} are the least"
+    return f"none, for {made}, and {LEAST_BLOCKS} are the least"
 
 
 def resampled(weights: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Numbers:

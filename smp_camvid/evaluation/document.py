@@ -29,24 +29,25 @@ from smp_camvid.evaluation.metrics import (
 def document(exam: Examination, bootstrap: Bootstrap) -> dict[str, Any]:
     """Everything that is known of a model on a split, as plain values.  Keys: docs/design.md."""
     summary = summarize(exam.matrix, exam.table)
+    anything = bool(summary.classes_counted)  # else every pooled score is 0/0
     mean, of_class = iou_intervals(exam.counts, exam.table, exam.drives, bootstrap)
     f1 = class_f1(exam.boundary)
     pixels = exam.counts[:, TRUTH].sum(0)
     named = [(i, n) for i, n in enumerate(exam.table.names) if i != exam.table.void_index]
     return {
-        "miou": summary.miou,
-        "accuracy": summary.accuracy,
-        "mean_class_accuracy": summary.mean_class_accuracy,
+        "miou": summary.miou if anything else None,
+        "accuracy": summary.accuracy if anything else None,
+        "mean_class_accuracy": summary.mean_class_accuracy if anything else None,
         "per_class": summary.per_class,
         "classes_counted": summary.classes_counted,
         "frames": len(exam.frames),
         "split": exam.split,
         "protocol": exam.protocol,
-        "trained_on": list(exam.trained_on),
         "definition": DEFINITION,
         "model": exam.model,
         "checkpoint": exam.checkpoint,
-        "frequency_weighted_iou": summary.frequency_weighted_iou,
+        "trained_on": list(exam.trained_on),
+        "frequency_weighted_iou": summary.frequency_weighted_iou if anything else None,
         "miou_interval": mean,
         "classes": {
             name: {
@@ -118,9 +119,9 @@ def _drive(exam: Examination, mine: npt.NDArray[np.bool_], bootstrap: Bootstrap)
     one_drive = [""] * len(counts)
     return {
         "frames": len(counts),
-        "miou": summary.miou,
+        "miou": summary.miou if summary.classes_counted else None,
         "miou_interval": iou_intervals(counts, exam.table, one_drive, bootstrap)[0],
-        "accuracy": summary.accuracy,
+        "accuracy": summary.accuracy if summary.classes_counted else None,
         "classes_counted": summary.classes_counted,
         "per_class": summary.per_class,
     }

@@ -152,7 +152,7 @@ def tolerance_of(boundary: Mapping[str, Any]) -> str:
 def _drives(by_drive: Mapping[str, Mapping[str, Any]]) -> Table:
     figures = ("frames", "mIoU", "accuracy", "classes")
     table = plain_table("drive", "frames", "mIoU", "95 %", "accuracy", "classes", right=figures)
-    for name, drive in sorted(by_drive.items(), key=lambda item: item[1]["miou"]):
+    for name, drive in sorted(by_drive.items(), key=lambda item: item[1]["miou"] or 0.0):
         table.add_row(
             Text(shortened(name, 24)),
             str(drive["frames"]),

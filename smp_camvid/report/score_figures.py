@@ -28,7 +28,7 @@ from smp_camvid.report.style import (
     styled,
     table_frame,
 )
-from smp_camvid.report.tables import shortened, worst_first
+from smp_camvid.report.tables import number, shortened, worst_first
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,12 +43,14 @@ _DRIVES = 12
 def confusion_figure(matrix: npt.NDArray[np.int64], table: ClassTable, title: str = "") -> Figure:
     """`[C, C]` counts (rows truth, columns prediction) as per cent of each row.
 
-    The void class of the table, which is never truth, is left out; a class without a truth pixel
-    keeps an empty row; less than a tenth of a per cent is left blank.
+    The void class of the table has no row, for it is never truth, and no column; pixels taken for
+    it still count in their row.  A class without a truth pixel keeps an empty row; less than a
+    tenth of a per cent is left blank.
     """
     keep = [i for i in range(len(table)) if i != table.void_index]
-    counts = np.asarray(matrix)[np.ix_(keep, keep)].astype(np.float64)
-    names, truth = [_short(table.names[i]) for i in keep], counts.sum(axis=1)
+    rows_of_truth = np.asarray(matrix)[keep].astype(np.float64)
+    counts, truth = rows_of_truth[:, keep], rows_of_truth.sum(axis=1)
+    names = [_short(table.names[i]) for i in keep]
     share = np.divide(counts, truth[:, None], out=np.zeros_like(counts), where=truth[:, None] > 0)
     cell, font = (0.56, NOTE) if len(keep) <= 16 else (0.37, _SMALL)
     words = f"{title}\nConfusion, per cent of the true pixels of a class".strip()
@@ -82,7 +84,7 @@ def _share(part: float) -> str:
 @styled
 def class_iou_figure(
     per_class: Mapping[str, float | None],
-    miou: float,
+    miou: float | None,
     table: ClassTable,
     title: str = "",
     intervals: Mapping[str, Sequence[float] | None] | None = None,
@@ -103,7 +105,8 @@ def class_iou_figure(
         _bar_words(axes, row, iou, between)
         if between:
             axes.plot(between, [row, row], color=INK, linewidth=1.5, marker="|", markersize=7)
-    axes.axvline(miou, color=SOFT, linewidth=1.2, linestyle=":", zorder=0.9)
+    if miou is not None:
+        axes.axvline(miou, color=SOFT, linewidth=1.2, linestyle=":", zorder=0.9)
     axes.set_yticks(rows, [_short(name) for name, _ in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1)
@@ -114,7 +117,8 @@ def class_iou_figure(
     axes.tick_params(axis="x", colors=SOFT)
     counted = sum(iou is not None for iou in per_class.values())
     with_lines = ", line: 95 % interval" if any((intervals or {}).values()) else ""
-    heading(axes, f"IoU by class{with_lines}", f"dotted: mean {miou:.3f} over {counted} classes")
+    mean = "no mean" if miou is None else f"dotted: mean {miou:.3f} over {counted} classes"
+    heading(axes, f"IoU by class{with_lines}", mean)
     return figure
 
 
@@ -203,5 +207,5 @@ def _drive_words(name: str, drive: Mapping[str, Any]) -> str:
     between = drive["miou_interval"]
     interval = f"{between[0]:.3f} to {between[1]:.3f}" if between else ""
     frames = f"{drive['frames']} frame{'s' * (drive['frames'] != 1)}"
-    words = f"{frames}\nmIoU {drive['miou']:.3f}\n{interval}"
+    words = f"{frames}\nmIoU {number(drive['miou'])}\n{interval}"
     return f"{shortened(name, 13)}\n{words}"

@@ -15,7 +15,9 @@ def make_console(stderr: bool = True) -> Console:
     Colour asked for by FORCE_COLOR does not make a log file a place for moving pictures.
     """
     stream = sys.stderr if stderr else sys.stdout
+    plain = _in_ci() or os.environ.get("TERM") == "dumb"  # terminals by name only
     return Console(
+        force_terminal=False if plain else None,
         stderr=stderr,
         markup=False,
         emoji=False,
@@ -28,9 +30,12 @@ def can_redraw(console: Console) -> bool:
     """Whether a live region works: a real terminal outside CI, or a notebook with ipywidgets."""
     if console.is_jupyter:
         return importlib.util.find_spec("ipywidgets") is not None
-    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
     moves = console.is_terminal and console.is_interactive and not console.legacy_windows
-    return moves and not in_ci
+    return moves and not _in_ci()
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def has_swatches(console: Console) -> bool:

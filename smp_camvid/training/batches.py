@@ -75,7 +75,7 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
     image, target, index, weight = batch
     return Batch(
         image.to(device, non_blocking=True),
-        target.to(device, non_blocking=True),
+        target.to(device, non_blocking=True).long(),
         index,
         None if weight is None else weight.to(device, non_blocking=True),
     )

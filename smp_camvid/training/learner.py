@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from smp_camvid.data.loaders import Batch
 from smp_camvid.errors import TrainingError
 from smp_camvid.evaluation.loop import Loss
-from smp_camvid.inference.device import Arithmetic
+from smp_camvid.inference.device import Arithmetic, widest_float
 from smp_camvid.models.network import Network
 from smp_camvid.recipe import TrainConfig
 from smp_camvid.training.averaging import Ema
+from smp_camvid.training.depthwise import widen_depthwise
 from smp_camvid.training.distributed import Dist
 from smp_camvid.training.freezing import apply_freezing, encoder_frozen
 from smp_camvid.training.optim import build_optimizer
@@ -46,11 +47,6 @@ class StepResult(NamedTuple):
     """Each batch's main logits."""
 
 
-def widest_float(device: torch.device) -> torch.dtype:
-    """What losses are added up in: float64, which Apple's GPUs do not have."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 class Learner:
     """The network in training.  `network` is what is saved; `judged` what scores belong to."""
 
@@ -66,6 +62,8 @@ class Learner:
         self.trained.to(memory_format=arithmetic.memory_format)
         if config.sync_batchnorm:
             group.sync_norms(self.trained)
+        if arithmetic.device.type == "cpu" and arithmetic.dtype is torch.bfloat16:
+            widen_depthwise(self.trained)
         if config.activation_checkpointing:
             recompute_activations(network)
         self.optimizer = build_optimizer(self.trained, config)

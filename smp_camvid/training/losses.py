@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Loss(nn.Module):
         lower precision and differentiable.  What is under void, logits or weight, changes
         neither value nor gradient, be it NaN.
         """
-        log_probs = _lifted(logits, target).log_softmax(1)
+        log_probs = log_softmax_outside_void(logits, target)
         sums = [term(log_probs, target, weight) for term in self.terms.values()]
         return torch.stack(sums), self.count(target, weight)
 
@@ -62,8 +63,31 @@ class CrossEntropy(Loss):
         super().__init__({"cross_entropy": term}, {"cross_entropy": 1.0})
 
 
-def _lifted(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits in float32 at least, and 0 under void: no term can see what was there."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    # Filled rather than multiplied: 0 times an infinite logit or gradient would be NaN.
-    return logits.masked_fill((target == VOID).unsqueeze(1), 0)
+def log_softmax_outside_void(logits: Tensor, target: Tensor) -> Tensor:
+    """`log_softmax` over dimension 1 in float32 at least, and that of equal logits under void: no
+    term can see what was there, and no gradient goes back there, be it NaN or infinite."""
+    void = (target == VOID).unsqueeze(1)
+    log_probs: Tensor = _LogSoftmaxOutsideVoid.apply(logits, void)
+    return log_probs
+
+
+class _LogSoftmaxOutsideVoid(torch.autograd.Function):
+    """One pass makes the copy, the precision and the layout; autograd of the parts makes three."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, void: Tensor) -> Tensor:
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        lifted = logits.to(dtype, memory_format=torch.contiguous_format, copy=True)
+        # Filled rather than multiplied: 0 times an infinite logit or gradient would be NaN.
+        log_probs = lifted.masked_fill_(void, 0).log_softmax(1)
+        ctx.save_for_backward(log_probs, void)
+        ctx.dtype = logits.dtype
+        return log_probs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        log_probs, void = ctx.saved_tensors
+        by_logits = torch.ops.aten._log_softmax_backward_data(
+            gradients[0], log_probs, 1, log_probs.dtype
+        )
+        return by_logits.masked_fill_(void, 0).to(ctx.dtype), None
