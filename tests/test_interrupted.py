@@ -44,6 +44,26 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+class Impatient(Stopper):
+    """Sends the signal twice."""
+
+    def on_event(self, event: events.Event) -> None:
+        super().on_event(event)
+        if isinstance(event, self.kind) and len(self.of(self.kind)) == self.after:
+            signal.raise_signal(self.sig)
+
+
+def test_the_second_signal_leaves_at_once_and_is_no_failure(
+    segnet_data: Path, tmp_path: Path
+) -> None:
+    heard = Impatient(events.StepDone, 1)
+    with pytest.raises(KeyboardInterrupt):
+        build_trainer(small(segnet_data, tmp_path), listeners=[heard]).train()
+    (ended,) = heard.of(events.RunEnded)
+    assert ended.reason == "interrupted"
+    assert ended.next_command == f"smp-camvid train --resume {ended.run_dir}"
+
+
 @pytest.mark.parametrize(("after", "share"), [(1, 0.5), (2, 1.0)])
 def test_the_time_left_is_that_of_whole_epochs(
     segnet_data: Path, tmp_path: Path, after: int, share: float

@@ -210,6 +210,19 @@ def test_a_killed_run_is_recognised_on_its_own_machine(tmp_path: Path, once: lis
     assert f"smp-camvid train --resume {folder}" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the state of a process")
+def test_a_killed_run_that_nobody_reaped_is_recognised_too(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run-1", told_of(tmp_path / "run-1", 2)[:-1])
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        rewrite(folder, pid=process.pid)
+        assert run("watch", folder, "--once").exit_code == 0
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        done = run("watch", folder)
+    assert done.exit_code == 1
+    assert "killed  in epoch" in done.stdout
+
+
 def test_a_run_elsewhere_is_told_by_its_silence(tmp_path: Path) -> None:
     folder = record(tmp_path / "run-1", told_of(tmp_path / "run-1", 2)[:-1])
     rewrite(folder, pid=finished_process(), host="another-" + socket.gethostname())

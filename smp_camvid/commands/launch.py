@@ -101,7 +101,8 @@ def _program() -> list[str]:
 
 def _prepare(devices: int) -> None:
     """What the processes inherit, and a launcher that keeps to itself what they say anyway."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(torchrun.threads_each(devices)))
+    if not os.environ.get("OMP_NUM_THREADS"):  # empty is as good as absent to OpenMP
+        os.environ["OMP_NUM_THREADS"] = str(torchrun.threads_each(devices))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SECONDS_TO_END)
     if sys.platform == "linux":  # nothing of theirs has to leave the machine
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -158,7 +158,7 @@ class Follower:
             return False
         except PermissionError:  # somebody else's
             return True
-        return True
+        return not _buried(self._said["pid"])
 
     def _ended(self, alive: bool) -> Iterator[RunEnded]:
         if ended := self._said.get("ended"):
@@ -172,6 +172,15 @@ class Follower:
         epochs = records.history(self.run, self._planned).epochs
         best = next((epoch.epoch for epoch in reversed(epochs) if epoch.best), None)
         return RunEnded(reason, self.run, epoch, best, None, next_command)
+
+
+def _buried(pid: int) -> bool:
+    """Whether the process has ended and its parent has not asked how (Linux tells)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state == "Z"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -180,6 +180,9 @@ class Trainer:
                 self._save_checkpoint()
                 self.group.barrier()  # torchrun ends the group when one process has ended
                 reason = "interrupted"
+            except KeyboardInterrupt:  # the second signal: the last checkpoint is what there is
+                reason = "interrupted"
+                raise
             finally:
                 ended = self._ended(reason, result, hopeless)
                 self._audience.tell(ended)
