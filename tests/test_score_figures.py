@@ -122,6 +122,15 @@ def test_the_gallery_has_four_columns_and_names_only_what_occurs() -> None:
     assert shown == [CAMVID11.colors[3], CAMVID11.colors[8]]
 
 
+def test_a_gallery_can_leave_the_frames_out() -> None:
+    whole = np.asarray(gallery([picture()], CAMVID11, "t"))
+    without = np.asarray(gallery([picture()], CAMVID11, "t", ("truth", "prediction", "errors")))
+    assert without.shape[1] == 2 * 16 + 3 * 480 + 2 * 8
+    row, bare = whole[98 : 98 + 360], without[98 : 98 + 360]
+    assert (row[:, 16 + 488 : -16] == bare[:, 16:-16]).all()
+    assert not (bare == 77).all(axis=2).any()
+
+
 def test_pixels_taken_for_void_count_in_their_row() -> None:
     table = ClassTable("dataset", ("a", "b", "Void"), ((1, 0, 0), (2, 0, 0), (0, 0, 0)), 2)
     matrix = np.array([[60, 20, 20], [0, 100, 0], [0, 0, 0]])

@@ -20,10 +20,18 @@ TILE_WIDTH, _CAPTION = 480, 30
 _LOOKS = (("right", 0, 0), ("wrong", 0, 1), ("void, not counted", VOID, 0))
 
 
-def gallery(pictures: Sequence[FramePicture], table: ClassTable, title: str) -> Image.Image:
-    """A row for each frame under its name, drive and mIoU; below, the colours that occur."""
-    rows = [_row(picture, table) for picture in pictures]
-    width = len(COLUMNS) * (TILE_WIDTH + GAP) - GAP + 2 * MARGIN
+def gallery(
+    pictures: Sequence[FramePicture],
+    table: ClassTable,
+    title: str,
+    columns: Sequence[str] = COLUMNS,
+) -> Image.Image:
+    """A row for each frame under its name, drive and mIoU; below, the colours that occur.
+
+    `columns` are some of COLUMNS: frames that may not be passed on can be left out.
+    """
+    rows = [_row(picture, table, columns) for picture in pictures]
+    width = len(columns) * (TILE_WIDTH + GAP) - GAP + 2 * MARGIN
     seen = {int(v) for p in pictures for part in (p.truth, p.prediction) for v in np.unique(part)}
     colors = legend([*legend_entries(sorted(seen), table), *_error_entries()], width)
     head = 68
@@ -31,7 +39,7 @@ def gallery(pictures: Sequence[FramePicture], table: ClassTable, title: str) -> 
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, 10), title, INK, sheet_font(20))
-    for column, name in enumerate(COLUMNS):
+    for column, name in enumerate(columns):
         draw.text((MARGIN + column * (TILE_WIDTH + GAP), head - 24), name, SOFT, sheet_font(16))
     y = head
     for row in rows:
@@ -41,14 +49,14 @@ def gallery(pictures: Sequence[FramePicture], table: ClassTable, title: str) -> 
     return sheet
 
 
-def _row(picture: FramePicture, table: ClassTable) -> Image.Image:
-    looks = (
-        picture.frame,
-        table.colorize(picture.truth),
-        table.colorize(picture.prediction),
-        error_map(picture.truth, picture.prediction),
-    )
-    tiles = [tile(look, TILE_WIDTH, photo=look is picture.frame) for look in looks]
+def _row(picture: FramePicture, table: ClassTable, columns: Sequence[str]) -> Image.Image:
+    looks = {
+        "frame": picture.frame,
+        "truth": table.colorize(picture.truth),
+        "prediction": table.colorize(picture.prediction),
+        "errors": error_map(picture.truth, picture.prediction),
+    }
+    tiles = [tile(looks[name], TILE_WIDTH, photo=name == "frame") for name in columns]
     width = len(tiles) * (TILE_WIDTH + GAP) - GAP
     row = Image.new("RGB", (width, tiles[0].height + _CAPTION), "white")
     words = f"{picture.name}   drive {picture.drive}   mIoU {number(picture.miou)}"
