@@ -65,7 +65,10 @@ def row(found: Any) -> dict[str, str]:
 
 
 def wait(data: Path, recipe: str, workers: int, epochs: int, given: list[Any]) -> dict[str, Any]:
-    """A real training; its last epoch's wait for data, workers' start included in the first."""
+    """A real training; its last epoch's wait for data, workers' start included in the first.
+
+    The wait is timed around the steps of training alone: validation is not in it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         chosen = resolve(recipe, [
             ("data.path", str(data)), ("data.split_source", opened(data).split_source),
@@ -77,7 +80,7 @@ def wait(data: Path, recipe: str, workers: int, epochs: int, given: list[Any]) -
         lines = runs.read_lines(trainer.run_dir / "timing.jsonl")
         steps = trainer.steps_per_epoch
         frames = steps * chosen.train.frames_per_batch
-    last = lines[-1] if len(lines) == 1 else lines[-2]  # the last one validates too
+    last = lines[-1]
     return {"recipe": recipe, "workers": workers, "steps": steps, "epoch": last,
             "share": last["data_wait_seconds"] / (frames / last["images_per_second"])}  # fmt: skip
 

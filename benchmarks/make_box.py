@@ -2,9 +2,10 @@
 
     python benchmarks/make_box.py RUN SIBLING [--data DIR] [--name camvid-lite0] [--to FOLDER]
 
-A RUN that was trained on train and val leaves no split that could judge it but test: SIBLING is the
-same recipe trained on train alone, and its scores on val go into the card.  A RUN trained on train
-alone is its own sibling.
+A RUN that was trained on train and val leaves no split that could judge it but test: SIBLING is
+the same recipe trained on train alone, and its scores on val go into the card.  Where RUN began
+with the weights of another run, that one is SIBLING.  A RUN trained on train alone is its own
+sibling.
 
 `model.onnx` gets no tensors of its own: its initialisers point into `model.safetensors`, so that
 PyTorch and ONNX Runtime read the very same bytes and the package carries them once.
@@ -35,6 +36,7 @@ from smp_camvid.recipe import resolve
 from smp_camvid.runs import weights_of
 
 OF_THE_MACHINE = {("data", "path"), ("train", "save_dir"), ("train", "device")}
+BEGAN_WITH = ("model", "weights")
 PREFIX = "network."  # of the names in the graph
 LIMIT = 20_000_000  # bytes of the whole folder
 
@@ -84,20 +86,30 @@ def make_graph(folder: Path) -> tuple[float, float | None]:
     return agreement, difference
 
 
+def begins_with_weights(run: Path) -> bool:
+    return bool(resolve(str(run / "config.toml")).recipe.model.weights)
+
+
 def command_of(run: Path, name: str) -> str:
-    """What repeats a run: its recipe, and what the run changed of it."""
+    """What repeats a run: its recipe, and what the run changed of it.
+
+    Weights that it began with are named as the first run of the recipe.
+    """
     own, shipped = (
         resolve(which).recipe.model_dump() for which in (str(run / "config.toml"), name)
     )
     changes = [
-        f"--set {section}.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        f"--set {section}.{key}={value if isinstance(value, str) else _inline(value)}"
         for section, values in own.items()
         if isinstance(values, dict)
         for key, value in values.items()
-        if value != shipped[section][key] and (section, key) not in OF_THE_MACHINE
+        if value != shipped[section][key] and (section, key) not in {*OF_THE_MACHINE, BEGAN_WITH}
     ]
+    if own["augment"] != shipped["augment"]:
+        changes.append(f"--set 'augment={_inline(own['augment'])}'")
+    began = [f"--weights runs/{name}-1"] if begins_with_weights(run) else []
     return textwrap.fill(
-        " ".join(["smp-camvid train --recipe", name, *changes]),
+        " ".join(["smp-camvid train --recipe", name, *began, *changes]),
         width=96,
         subsequent_indent="  ",
         break_long_words=False,
@@ -105,10 +117,25 @@ def command_of(run: Path, name: str) -> str:
     ).replace("\n", " \\\n")
 
 
+def _inline(value: Any) -> str:
+    """TOML without a space in it, at which the command could be broken."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}={_inline(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_inline, value)) + "]"
+    return json.dumps(value)
+
+
 def card(
-    name: str, folder: Path, network: Network, metadata: Any, scores: Any, command: str
+    name: str,
+    folder: Path,
+    network: Network,
+    metadata: Any,
+    scores: Any,
+    command: str,
+    tuned: bool = False,
 ) -> str:
-    """The text of MODEL_CARD.md; `scores` are the sibling's."""
+    """The text of MODEL_CARD.md; `scores` are the sibling's, which `tuned` weights began with."""
     rows = [
         f"| {label} | {'-' if iou is None else f'{iou:.3f}'} | {UNMEASURED} |"
         for label, iou in scores["per_class"].items()
@@ -116,7 +143,7 @@ def card(
     split = metadata["train_split"]
     seen = "val" in split.split("+")
     return TEMPLATE.format(
-        judged=JUDGED[seen].format(frames=scores["frames"]),
+        judged=(JUDGED_BEFORE if tuned else JUDGED[seen]).format(frames=scores["frames"]),
         who="sibling" if seen else "this model",
         name=name,
         rows="\n".join(rows),
@@ -140,6 +167,11 @@ JUDGED = {
     "checkpoint",
     False: "Judged on the {frames} val frames, which these weights have not seen, checkpoint",
 }
+JUDGED_BEFORE = (
+    "The shipped weights have seen val, so val says nothing of them. The column below is what\n"
+    "they were made from, the first of the two commands, judged on the {frames} val frames, "
+    "checkpoint"
+)
 UNMEASURED = "to be filled from outside measurement"
 TEMPLATE = (Path(__file__).parent / "model_card.md").read_text(encoding="utf-8")
 
@@ -165,8 +197,10 @@ def main() -> None:
         shutil.copyfile(weights_of(asked.run), folder / "model.safetensors")
         agreement, difference = make_graph(folder)
         network, _ = load_network(folder / "model.safetensors")
-        command = command_of(asked.run, metadata["recipe"])
-        text = card(asked.name, folder, network, metadata, scores, command)
+        tuned = begins_with_weights(asked.run)
+        steps = [asked.sibling, asked.run] if tuned else [asked.run]
+        commands = "\n".join(command_of(step, metadata["recipe"]) for step in steps)
+        text = card(asked.name, folder, network, metadata, scores, commands, tuned)
         (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
         size = sum(path.stat().st_size for path in folder.iterdir())
         if size > LIMIT:

@@ -1,6 +1,7 @@
 """The model in the box: one set of weights, read by both engines, shipped with the package."""
 
 import importlib.util
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from smp_camvid.inference.export import draw_picture
 from smp_camvid.inference.onnx_engine import OnnxEngine
 from smp_camvid.models.weights import load_network, read_metadata
 from smp_camvid.recipe import resolve
+from smp_camvid.recipe.files import parse_set
 from smp_camvid.training.experiment import build_network
 
 ROOT = Path(__file__).parents[1]
@@ -130,6 +132,31 @@ def test_the_card_has_the_command_that_repeats_the_run(maker, tmp_path):
     assert command.split()[:4] == ["smp-camvid", "train", "--recipe", "quick"]
     words = command.replace("\\\n", "").split()[4:]
     assert words == ["--set", "data.train_split=train+val", "--set", "train.epochs=3"]
+    assert not maker.begins_with_weights(tmp_path)
+
+
+def test_the_command_has_the_augmentation_too(maker, tmp_path):
+    steps = [{"name": "HorizontalFlip", "p": 0.5}, {"name": "Affine", "scale": [0.8, 1]}]
+    own = resolve("quick", [("augment", steps), ("data.crop", [96, 128])]).recipe
+    (tmp_path / "config.toml").write_text(own.to_toml())
+    words = shlex.split(maker.command_of(tmp_path, "quick").replace("\\\n", ""))
+    assert words[-4:-1] == ["--set", "data.crop=[96,128]", "--set"]
+    assert resolve("quick", [parse_set(words[-1])]).recipe.augment == own.augment
+
+
+def test_a_card_tells_what_the_model_was_made_from(maker, folder, tmp_path):
+    changes = [("train.epochs", 3), ("model.weights", str(tmp_path / "run-1"))]
+    (tmp_path / "config.toml").write_text(resolve("quick", changes).recipe.to_toml())
+    assert maker.begins_with_weights(tmp_path)
+    command = maker.command_of(tmp_path, "quick")
+    assert command.endswith("--recipe quick --weights runs/quick-1 --set train.epochs=3")
+    network, metadata = load_network(folder / "model.safetensors")
+    scores = {
+        "per_class": {}, "miou": 0.6, "accuracy": 0.9, "mean_class_accuracy": 0.8,
+        "protocol": "p", "definition": "d", "checkpoint": "last-ema", "frames": 101,
+    }  # fmt: skip
+    text = maker.card("tiny", folder, network, metadata, scores, command, tuned=True)
+    assert "The column below is what\nthey were made from" in text
 
 
 def test_asking_the_box_imports_nothing_heavy():

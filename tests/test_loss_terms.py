@@ -22,6 +22,7 @@ from smp_camvid.training.loss_terms import (
     OhemTerm,
     Term,
     lovasz_slopes,
+    one_hot,
 )
 from smp_camvid.training.losses import CrossEntropy, Loss
 
@@ -219,6 +220,25 @@ def test_dice_is_smps_frame_by_frame(batch: Data) -> None:
         # smp counts absent classes as perfect.
         expected += float(smp(logits[frame : frame + 1], labels)) * 5 / present
     assert value(DiceTerm(), logits, target) == pytest.approx(expected / 3, abs=1e-6)
+
+
+def test_lovasz_at_once_is_lovasz_class_by_class() -> None:
+    """What a GPU computes, without a look at which classes a frame has, and what a CPU does."""
+    generator = torch.Generator().manual_seed(3)
+    log_probs = torch.randn(3, 5, 12, 10, generator=generator).log_softmax(1)
+    target = torch.randint(0, 4, (3, 12, 10), generator=generator)  # class 4 is nowhere
+    target[0, :6] = VOID
+    target[1] = torch.where(target[1] == 2, 0, target[1])
+    target[2] = VOID  # a frame with nothing to judge
+    truth = one_hot(target, 5)
+    errors = torch.where(truth, 1 - log_probs.exp(), log_probs.exp())
+    errors[0, :, 7:9] = errors[0, :1, 7:8, :1]  # ties
+    given = (errors, truth, target != VOID)
+    apart, at_once = LovaszTerm._slopes(*given), LovaszTerm._slopes_at_once(*given)
+    assert torch.equal(at_once, apart) and apart.abs().sum() > 0
+    assert not at_once[2].any() and not at_once[:, 4].any() and not at_once[1, 2].any()
+    errors[0, 1, 8, 3] = float("nan")  # comes through
+    assert (errors * LovaszTerm._slopes_at_once(*given)).sum().isnan()
 
 
 def test_lovasz_slopes_are_the_differences_of_the_paper() -> None:

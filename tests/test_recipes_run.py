@@ -23,6 +23,9 @@ SMALLER: dict[str, list[tuple[str, Any]]] = {
     "unet-resnet34": TINY_ENCODER,
     "unet-lite0": [("data.crop", [32, 48])],
     "camvid-lite0": [("data.crop", [32, 48]), ("train.batch_size", 2)],
+    "camvid-vanilla": [("model.base_channels", 4), ("train.batch_size", 2)],
+    "camvid-unet-scratch": [("model.encoder_name", "resnet18"), ("train.batch_size", 2)],
+    "camvid-lite2": [("train.batch_size", 2)],
     "quick": [("model.base_channels", 4)],
 }
 

@@ -61,7 +61,7 @@ class TrainConfig(Section):
     deep_supervision: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight of the loss of the decoder's inner outputs (vanilla, unet, unetplusplus); 0 is off."""
     activation_checkpointing: bool = False
-    """Compute inner activations again in backward: about half the memory, up to a third slower."""
+    """Compute inner activations again in backward: a fifth to half the memory less, slower."""
     sync_batchnorm: bool = False
     """BatchNorm over the frames of all processes (CUDA); else each normalises by its own."""
     stop_after: Annotated[int, Field(ge=0)] = 0

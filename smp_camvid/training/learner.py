@@ -92,8 +92,8 @@ class Learner:
     def step(self, batches: Sequence[Batch]) -> StepResult:
         """One update from the summed gradients of `batches`, which are on the device.
 
-        Waits for the device once, before the update (in fp16 its scaler does too, and Lovasz for
-        the classes present).  Raises NotFiniteError, the weights untouched.
+        Waits for the device once, before the update (in fp16 its scaler does too).  Raises
+        NotFiniteError, the weights untouched.
         """
         if self._frozen is None:
             self.begin_epoch(1)

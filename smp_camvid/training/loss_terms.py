@@ -126,7 +126,22 @@ class LovaszTerm(FrameTerm):
         probs = log_probs.exp()
         truth = one_hot(target, probs.shape[1])
         errors = torch.where(truth, 1 - probs, probs)  # [B, C, H, W]
-        return (errors * self._slopes(errors.detach(), truth, target != VOID)).sum()
+        slopes = self._slopes if errors.device.type == "cpu" else self._slopes_at_once
+        return (errors * slopes(errors.detach(), truth, target != VOID)).sum()
+
+    @staticmethod
+    def _slopes_at_once(errors: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
+        """`_slopes` without a look at the data: a GPU would have to be waited for at each."""
+        slopes = torch.empty_like(errors, memory_format=torch.contiguous_format)
+        present = truth.flatten(2).any(2)
+        share = present / present.sum(1, keepdim=True).clamp(min=1)
+        for frame in range(len(errors)):  # all at once would take the memory of all
+            # void comes behind everything, where slopes are 0
+            error = errors[frame].where(counted[frame], -1).flatten(1)
+            slope = lovasz_slopes(error, truth[frame].flatten(1))
+            weighed = (slope * share[frame, :, None]).where(present[frame, :, None], 0)
+            slopes[frame] = weighed.view_as(errors[frame])
+        return slopes
 
     @staticmethod
     def _slopes(errors: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
@@ -150,19 +165,21 @@ class LovaszTerm(FrameTerm):
 def lovasz_slopes(errors: Tensor, truth: Tensor) -> Tensor:
     """Gradient of the Lovasz extension of 1 - Jaccard (Berman et al. 2018, algorithm 1).
 
-    `errors` `[N]` and `truth` bool `[N]`, at least one true.  The differences of the paper's
-    cumulative Jaccard losses are written out, since subtracting neighbours would leave two digits
-    of float32: a pixel of the class costs 1/union, another intersection/(union (union - 1)).
+    `errors` and `truth` (bool) are `[..., N]`; each row has at least one that is true, else its
+    slopes mean nothing.  The differences of the paper's cumulative Jaccard losses are written out,
+    since subtracting neighbours would leave two digits of float32: a pixel of the class costs
+    1/union, another intersection/(union (union - 1)).
     """
-    order = errors.argsort(descending=True, stable=True)  # stable: ties fall the same way always
-    sorted_truth = truth[order]
-    found = sorted_truth.cumsum(0)  # of integers: of floats it is not deterministic on CUDA
-    intersection = (found[-1] - found).to(errors.dtype)
-    rank = torch.arange(1, len(found) + 1, device=found.device)
-    union = (found[-1] + rank - found).to(errors.dtype)
-    slopes = torch.empty_like(errors)
-    slopes[order] = torch.where(sorted_truth, 1 / union, intersection / (union * (union - 1)))
-    return slopes
+    # stable: ties fall the same way always
+    order = errors.argsort(dim=-1, descending=True, stable=True)
+    sorted_truth = truth.gather(-1, order)
+    found = sorted_truth.cumsum(-1)  # of integers: of floats it is not deterministic on CUDA
+    total = found[..., -1:]
+    intersection = (total - found).to(errors.dtype)
+    rank = torch.arange(1, found.shape[-1] + 1, device=found.device)
+    union = (total + rank - found).to(errors.dtype)
+    slopes = torch.where(sorted_truth, 1 / union, intersection / (union * (union - 1)))
+    return torch.empty_like(errors).scatter_(-1, order, slopes)
 
 
 class OhemTerm(FrameTerm):
