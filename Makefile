@@ -51,8 +51,9 @@ lint: install
 quicktest: install
 	$(BIN)/python -m pytest -m "not slow"
 
+# Two modules at a time; a module's tests stay together, they share what they set up.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 docs: install
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
