@@ -19,6 +19,7 @@ import shutil
 import struct
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from smp_camvid.runs import weights_of
 
 OF_THE_MACHINE = {("data", "path"), ("train", "save_dir"), ("train", "device")}
 BEGAN_WITH = ("model", "weights")
+GLUE = "\N{NO-BREAK SPACE}"
 PREFIX = "network."  # of the names in the graph
 LIMIT = 20_000_000  # bytes of the whole folder
 
@@ -108,13 +110,16 @@ def command_of(run: Path, name: str) -> str:
     if own["augment"] != shipped["augment"]:
         changes.append(f"--set 'augment={_inline(own['augment'])}'")
     began = [f"--weights runs/{name}-1"] if begins_with_weights(run) else []
-    return textwrap.fill(
-        " ".join(["smp-camvid train --recipe", name, *began, *changes]),
+    words = ["smp-camvid train --recipe", name, *began, *changes]
+    # An option stays on the line of its value.
+    filled = textwrap.fill(
+        " ".join(word.replace(" ", GLUE) for word in words),
         width=96,
         subsequent_indent="  ",
         break_long_words=False,
         break_on_hyphens=False,
-    ).replace("\n", " \\\n")
+    )
+    return filled.replace("\n", " \\\n").replace(GLUE, " ")
 
 
 def _inline(value: Any) -> str:
@@ -133,9 +138,14 @@ def card(
     metadata: Any,
     scores: Any,
     command: str,
-    tuned: bool = False,
+    epochs: Sequence[int],
 ) -> str:
-    """The text of MODEL_CARD.md; `scores` are the sibling's, which `tuned` weights began with."""
+    """The text of MODEL_CARD.md.
+
+    `scores` are the sibling's.  `epochs` has one number for each run of the `command`: two where
+    the weights began with the sibling's.
+    """
+    tuned = len(epochs) > 1
     rows = [
         f"| {label} | {'-' if iou is None else f'{iou:.3f}'} | {UNMEASURED} |"
         for label, iou in scores["per_class"].items()
@@ -144,7 +154,8 @@ def card(
     seen = "val" in split.split("+")
     return TEMPLATE.format(
         judged=(JUDGED_BEFORE if tuned else JUDGED[seen]).format(frames=scores["frames"]),
-        who="sibling" if seen else "this model",
+        who="of the first command" if tuned else "sibling" if seen else "this model",
+        epochs=" and then ".join(map(str, epochs)),
         name=name,
         rows="\n".join(rows),
         split=split,
@@ -155,7 +166,7 @@ def card(
         megabytes=f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f}",
         encoder=metadata["options"].get("encoder_name", "of its own"),
         height=metadata["train_size"][0],
-        **{key: metadata[key] for key in ("arch", "recipe", "epoch", "package_version")},
+        **{key: metadata[key] for key in ("arch", "recipe", "package_version")},
         **{key: scores[key] for key in ("protocol", "definition", "checkpoint")},
         **{key: f"{scores[key]:.3f}" for key in ("miou", "accuracy", "mean_class_accuracy")},
     )
@@ -197,10 +208,12 @@ def main() -> None:
         shutil.copyfile(weights_of(asked.run), folder / "model.safetensors")
         agreement, difference = make_graph(folder)
         network, _ = load_network(folder / "model.safetensors")
-        tuned = begins_with_weights(asked.run)
-        steps = [asked.sibling, asked.run] if tuned else [asked.run]
+        steps = [asked.run]
+        if begins_with_weights(asked.run):
+            steps.insert(0, asked.sibling)
+        epochs = [read_metadata(weights_of(step))["epoch"] for step in steps]
         commands = "\n".join(command_of(step, metadata["recipe"]) for step in steps)
-        text = card(asked.name, folder, network, metadata, scores, commands, tuned)
+        text = card(asked.name, folder, network, metadata, scores, commands, epochs)
         (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
         size = sum(path.stat().st_size for path in folder.iterdir())
         if size > LIMIT:

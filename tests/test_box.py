@@ -117,11 +117,13 @@ def test_the_card_tells_what_the_weights_tell(maker, folder):
         "checkpoint": "last-ema", "frames": 101,
     }  # fmt: skip
     made = {**metadata, "train_split": "train+val"}
-    text = maker.card("tiny", folder, network, made, scores, "smp-camvid train --recipe x")
+    text = maker.card("tiny", folder, network, made, scores, "smp-camvid train --recipe x", [7])
     assert "trained on train+val" in text and "smp-camvid train --recipe x\n" in text
     assert "| Sky | 0.935 | to be filled from outside measurement |" in text
     assert "| Pole | - |" in text and "**0.679**" in text
     assert f"{network.num_parameters:,} parameters" in text
+    assert ", 7 epochs, averaged" in text
+    assert "| class | IoU on val, sibling | IoU on test, this model |" in text
     assert "{" not in text
 
 
@@ -139,7 +141,9 @@ def test_the_command_has_the_augmentation_too(maker, tmp_path):
     steps = [{"name": "HorizontalFlip", "p": 0.5}, {"name": "Affine", "scale": [0.8, 1]}]
     own = resolve("quick", [("augment", steps), ("data.crop", [96, 128])]).recipe
     (tmp_path / "config.toml").write_text(own.to_toml())
-    words = shlex.split(maker.command_of(tmp_path, "quick").replace("\\\n", ""))
+    command = maker.command_of(tmp_path, "quick")
+    assert not any(line.endswith("--set \\") for line in command.splitlines())
+    words = shlex.split(command.replace("\\\n", ""))
     assert words[-4:-1] == ["--set", "data.crop=[96,128]", "--set"]
     assert resolve("quick", [parse_set(words[-1])]).recipe.augment == own.augment
 
@@ -155,8 +159,10 @@ def test_a_card_tells_what_the_model_was_made_from(maker, folder, tmp_path):
         "per_class": {}, "miou": 0.6, "accuracy": 0.9, "mean_class_accuracy": 0.8,
         "protocol": "p", "definition": "d", "checkpoint": "last-ema", "frames": 101,
     }  # fmt: skip
-    text = maker.card("tiny", folder, network, metadata, scores, command, tuned=True)
+    text = maker.card("tiny", folder, network, metadata, scores, command, [60, 4])
     assert "The column below is what\nthey were made from" in text
+    assert ", 60 and then 4 epochs, averaged" in text
+    assert "| class | IoU on val, of the first command |" in text
 
 
 def test_asking_the_box_imports_nothing_heavy():
