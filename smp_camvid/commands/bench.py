@@ -9,24 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from smp_camvid import recipe
-from smp_camvid.commands.options import AsJson, of
+from smp_camvid.commands.options import AsJson, Changes, Encoder, RecipeName, of
 from smp_camvid.commands.train import given_options, recipe_asked_for
 
 
 def bench(
     ctx: typer.Context,
     arch: Annotated[str | None, of("model.arch", "--arch")] = None,
-    recipe_name: Annotated[
-        str | None,
-        typer.Option("--recipe", metavar="NAME|FILE.toml", help="What would be trained."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set any key of the recipe."),
-    ] = None,
-    encoder: Annotated[
-        str | None, typer.Option("--encoder", help="Encoder of an smp architecture.")
-    ] = None,
+    recipe_name: RecipeName = None,
+    set_: Changes = None,
+    encoder: Encoder = None,
     size: Annotated[str | None, of("data.size", "--size", metavar="HxW")] = None,
     batch_size: Annotated[str | None, of("train.batch_size", "--batch-size", metavar="N")] = None,
     device: Annotated[str | None, of("train.device", "--device")] = None,
@@ -34,7 +26,10 @@ def bench(
         str | None, of("train.precision", "--precision", metavar="auto|fp32|bf16|fp16")
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="For each of the measurements.")
+        float,
+        typer.Option(
+            "--seconds", metavar="S", min=0.1, help="For each of the measurements, in seconds."
+        ),
     ] = 12.0,
     as_json: AsJson = False,
 ) -> None:

@@ -28,6 +28,23 @@ def of(key: str, *names: str, metavar: str | None = None) -> Any:
     )
 
 
+RecipeName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE.toml",
+        help="What to start from (smp-camvid recipes list).",
+    ),
+]
+Changes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set any key of the recipe, such as train.epochs=3."
+    ),
+]
+Encoder: TypeAlias = Annotated[
+    str | None, typer.Option("--encoder", help="Encoder of an smp architecture.")
+]
 Model: TypeAlias = Annotated[
     str | None,
     typer.Argument(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from smp_camvid import recipe, registry
+from smp_camvid.commands.options import Changes
 from smp_camvid.errors import SmpCamvidError, UsageError
 from smp_camvid.inference import box
 
@@ -23,7 +24,7 @@ def recipes_list() -> None:
 
 def recipes_show(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")],
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    set_: Changes = None,
 ) -> None:
     """Every value of a recipe, what it means, and where it came from."""
     resolved = recipe.resolve(name, [recipe.parse_set(text) for text in set_ or []])

@@ -9,7 +9,7 @@ import typer
 
 from smp_camvid import recipe, runs, torchrun
 from smp_camvid.commands.launch import check_devices, check_launched, check_restarts, launch
-from smp_camvid.commands.options import of, parse_size
+from smp_camvid.commands.options import Changes, Encoder, RecipeName, of, parse_size
 from smp_camvid.commands.planning import check_alone, find_learning_rate, show_plan
 from smp_camvid.errors import InterruptedRun, UsageError
 
@@ -31,23 +31,9 @@ OPTIONS = {
 def train(
     ctx: typer.Context,
     arch: Annotated[str | None, of("model.arch", "--arch")] = None,
-    recipe_name: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME|FILE.toml",
-            help="What to start from (smp-camvid recipes list).",
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Set any key of the recipe, such as train.epochs=3."
-        ),
-    ] = None,
-    encoder: Annotated[
-        str | None, typer.Option("--encoder", help="Encoder of an smp architecture.")
-    ] = None,
+    recipe_name: RecipeName = None,
+    set_: Changes = None,
+    encoder: Encoder = None,
     encoder_weights: Annotated[
         str | None,
         typer.Option(

@@ -36,7 +36,6 @@ from smp_camvid.training.step_memory import made_up_batch
 
 OnStep = Callable[[int, int], None]
 FRAMES = 8  # drawn, to measure the data pipeline and prediction with
-_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,8 @@ class Bench:
         found: dict[str, Any] = {"settings": self.settings()}
         parts = (("matmul", self.matmul), ("training", self.training),
                  ("prediction", self.prediction), ("data", self.data))  # fmt: skip
-        for number, (name, measure) in enumerate(parts, start=1):
-            on_step(number, _PARTS)
+        for number, (name, measure) in enumerate(parts):
+            on_step(number, len(parts))
             found[name] = measure()
         training = found["training"]
         if training["flops_per_second"] is not None:
