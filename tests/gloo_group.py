@@ -259,9 +259,9 @@ def nan_in_one_process(save_dir: str, rank: int, at: int) -> tuple[str, bool]:
     )  # fmt: skip
     before: list[Any] = []
 
-    def step_of(inner: Callable[..., Any], moved: Sequence[Batch]) -> Any:
+    def step_of(inner: Callable[..., Any], *given: Any) -> Any:
         before[:] = [value.clone() for value in trainer.network.state_dict().values()]
-        return inner(moved)
+        return inner(*given)
 
     message = ""
     with ExitStack() as stack:

@@ -11,7 +11,9 @@ import smp_camvid
 from smp_camvid import runs
 from smp_camvid.evaluation.evaluate import evaluate
 from smp_camvid.recipe import resolve
+from smp_camvid.training.batches import batches_of, move_batch
 from smp_camvid.training.experiment import build_trainer
+from smp_camvid.training.feed import Feed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,3 +54,22 @@ def test_an_interrupted_run_goes_on_on_cuda(segnet_data: Path, tmp_path: Path) -
     second.resume(run)
     assert second.train().reason == "done"
     assert [row["epoch"] for row in runs.read_lines(run / "metrics.jsonl")] == [1, 2, 3]
+
+
+def test_batches_uploaded_ahead_are_those_of_the_cpu(segnet_data: Path, tmp_path: Path) -> None:
+    recipe = resolve("vanilla", settings(segnet_data, tmp_path, "bf16")).recipe
+    trainer = build_trainer(recipe, listeners=[])
+    device = trainer.device
+    feed = Feed(trainer.train_loader, 1, lambda batch: move_batch(batch, device), device)
+    busy = torch.randn(2048, 2048, device=device)
+    for epoch in (1, 2):
+        expected = list(batches_of(trainer.train_loader, epoch, 0))
+        found = []
+        for (batch,) in feed.epoch(epoch, 0, last=True):
+            for _ in range(20):  # a step that takes its time while the next batch is uploaded
+                busy = (busy @ busy).clamp(-1, 1)
+            feed.ahead()
+            found.append((batch.image.clone(), batch.target.clone()))
+        for (image, target), batch in zip(found, expected, strict=True):
+            assert torch.equal(image.cpu(), batch.image)
+            assert torch.equal(target.cpu(), batch.target.long())

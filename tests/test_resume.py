@@ -213,10 +213,10 @@ def test_operations_without_a_repeatable_kernel_are_named_once(
     made = build_trainer(recipe, listeners=[heard])
     step = made.learner.step
 
-    def with_unpooling(batches: Any) -> Any:
+    def with_unpooling(*given: Any) -> Any:
         pooled, at = torch.nn.functional.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
         torch.nn.functional.max_unpool2d(pooled, at, 2)  # has none on a CPU either
-        return step(batches)
+        return step(*given)
 
     monkeypatch.setattr(made.learner, "step", with_unpooling)
     try:

@@ -51,6 +51,8 @@ class EpochSampler(Sampler[Place]):
         self.frames, self.batch_size, self.seed = frames, batch_size, seed
         self.rank, self.world = rank, world
         self.epoch = 1
+        self.passes = 0
+        """How many have begun."""
         self._first = 0
         # BatchNorm has no variance over a batch of one, and a process without a frame would let
         # the others wait, so such a last batch is left out, except where it is all there is.
@@ -72,6 +74,7 @@ class EpochSampler(Sampler[Place]):
         return len(range(self.rank, taken, self.world))
 
     def __iter__(self) -> Iterator[Place]:
+        self.passes += 1
         first, self._first = self._first, 0
         order = np.random.default_rng((_ORDER, self.seed, self.epoch)).permutation(self.frames)
         return iter(

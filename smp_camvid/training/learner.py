@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -89,11 +89,13 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
 
-    def step(self, batches: Sequence[Batch]) -> StepResult:
+    def step(
+        self, batches: Sequence[Batch], meanwhile: Callable[[], None] = lambda: None
+    ) -> StepResult:
         """One update from the summed gradients of `batches`, which are on the device.
 
-        Waits for the device once, before the update (in fp16 its scaler does too).  Raises
-        NotFiniteError, the weights untouched.
+        Waits for the device once, before the update (in fp16 its scaler does too), and calls
+        `meanwhile` first.  Raises NotFiniteError, the weights untouched.
         """
         if self._frozen is None:
             self.begin_epoch(1)
@@ -120,6 +122,7 @@ class Learner:
             shown.append(logits[0].detach())
         # In fp16 gradients overflow now and then, and the scaler leaves out such steps.
         norm = None if self.scaler.is_enabled() else self._gradient_norm()
+        meanwhile()
         sums, loss = self._checked(sums, counts, value, norm)
         self._update(norm)
         return StepResult(loss, torch.stack([sums, counts.to(sums.dtype)]), shown)

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from smp_camvid.recipe import LossConfig, Recipe, TrainConfig, check_section
 from smp_camvid.training import events
 from smp_camvid.training.batches import (
     as_batch,
-    batches_of,
     check_batch,
     frame_names,
     length_of,
@@ -51,6 +49,7 @@ from smp_camvid.training.checkpoint import (
 from smp_camvid.training.determinism import Determinism
 from smp_camvid.training.distributed import join, own_device
 from smp_camvid.training.early_stopping import check_metric, watched
+from smp_camvid.training.feed import Feed, Uploaded
 from smp_camvid.training.interrupts import Interrupted, Interrupts
 from smp_camvid.training.keeper import Keeper
 from smp_camvid.training.learner import Learner, NotFiniteError
@@ -126,6 +125,7 @@ class Trainer:
         data = facts_of_data(train_loader, val_loader, str(described["protocol"]))
         self.keeper = Keeper(recipe, self.learner, described, self.group, data)
         self._confusion = ConfusionMatrix(len(self.table), self.device)
+        self._feed = Feed(train_loader, cfg.accumulate, self._ready, self.device)
         self._pace = Pace(network, recipe)
         self._audience = Audience(listeners if self.group.is_main else [])
         self._interrupts = Interrupts(self.group)
@@ -200,13 +200,12 @@ class Trainer:
         The loss is divided by all pixels they count, so 2 x 4 frames equal 8.  Returns it.
         Raises TrainingError before the update when it is not finite.
         """
-        first, classes = self.state.step == 0, len(self.table)
-        moved = [move_batch(check_batch(batch, classes, first), self.device) for batch in batches]
+        moved = [b if isinstance(b, Uploaded) else self._ready(b) for b in batches]
         pictures = [batch.image for batch in moved]
         fits = training_told(self.keeper.recipe, self.network, self.arithmetic, pictures)
         try:
             with fits, self._determinism.watching():
-                done = self.learner.step(moved)
+                done = self.learner.step(moved, self._feed.meanwhile)
         except NotFiniteError as error:
             raise TrainingError(*self._where_not_finite(error, batches)) from None
         for batch, shown in zip(moved, done.logits, strict=True):
@@ -214,6 +213,10 @@ class Trainer:
         before = self.state.loss_sums
         self.state.loss_sums = done.sums if before is None else before + done.sums
         return done.loss
+
+    def _ready(self, batch: Batch) -> Batch:
+        checked = check_batch(batch, len(self.table), self.state.step == 0)
+        return move_batch(checked, self.device)
 
     def val_step(self, batch: Batch) -> Result:
         """One validation batch: its confusion matrix and mean loss.  Weights stay as they are."""
@@ -290,14 +293,8 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> tuple[float, int]:
         """Returns the seconds waited for data and the images trained."""
         steps, began = self.steps_per_epoch, time.perf_counter()
-        waited, images, skipped = 0.0, 0, self.state.batch
-        batches = batches_of(self.train_loader, epoch, self.state.batch)
-        while True:
-            asked = time.perf_counter()
-            group = list(islice(batches, self.config.accumulate))
-            waited += time.perf_counter() - asked
-            if not group:
-                return waited, images
+        images, skipped = 0, self.state.batch
+        for group in self._feed.epoch(epoch, skipped, last=epoch == self.config.epochs):
             lr = self._lr_at(self.state.step)
             self.learner.set_lr(lr)
             loss = self.train_step(*group)
@@ -312,6 +309,7 @@ class Trainer:
             )
             self._audience.notice(self._determinism.notice())
             self._between_steps(step == steps)
+        return self._feed.waited, images
 
     def _between_steps(self, epoch_over: bool) -> None:
         """Where a run can be stopped, and saved in the middle of an epoch."""
