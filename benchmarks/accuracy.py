@@ -46,7 +46,8 @@ def row_of(run: Path, title: str, hardware: str, data: str | None) -> dict[str, 
     found = evaluate(segmenter, data or data_of(segmenter.source), split="val")
     seconds = [line["seconds"] for line in read_lines(run / "timing.jsonl")]
     name = recipe.name
-    draw(segmenter, data or data_of(segmenter.source), found, title, f"results-{name}.png")
+    picture = f"results-{name}-{recipe.train.seed}.png"
+    draw(segmenter, data or data_of(segmenter.source), found, title, picture)
     return {
         "title": title,
         "recipe": name,
@@ -60,7 +61,7 @@ def row_of(run: Path, title: str, hardware: str, data: str | None) -> dict[str, 
         "val": found["miou"],
         "val_per_class": found["per_class"],
         "held_out": {},
-        "picture": f"results-{name}.png",
+        "picture": picture,
     }
 
 

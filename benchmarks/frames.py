@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 from smp_camvid.data.camvid import CamVid, Size, open_dataset
 from smp_camvid.data.classes import CAMVID11, CAMVID32, VOID, camvid11_decoder
 from smp_camvid.data.synthetic import plan, render
+from smp_camvid.models.pretrained import CAMVID_NORMALIZATION
 from smp_camvid.recipe import resolve
 
-MEAN, STD = (0.412, 0.425, 0.433), (0.307, 0.312, 0.307)
+_, MEAN, STD = CAMVID_NORMALIZATION
 _UNLABELLED = len(CAMVID11)  # what the SegNet copy writes for void
 
 

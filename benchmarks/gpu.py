@@ -4,7 +4,9 @@
     python benchmarks/gpu.py --device cpu --quick          # a rehearsal without one
 
 On a machine whose copy of the repository is thrown away, --results names a folder to bring home;
-`python benchmarks/side_by_side.py DIR/*.json` puts its tables into the document.
+`python benchmarks/side_by_side.py DIR/*.json` puts its tables into the document.  Where a command
+may run for ten minutes only: --only vanilla, and in another --only step,memory,evaluation,data.
+A part that fails is told, and the others run.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +33,7 @@ from train_step import MEAN, STD, loop_of, made_up, network_of, trainer_of
 import smp_camvid
 from smp_camvid.data.classes import CAMVID11
 from smp_camvid.data.loaders import Batch
+from smp_camvid.errors import DeviceError
 from smp_camvid.models.flops import count_flops
 from smp_camvid.models.network import Network
 from smp_camvid.training.batch_size import free_cache
@@ -62,8 +67,22 @@ def _times(way: Callable[[], object], steps: int) -> None:
         way()
 
 
-def compiled(trainer: Trainer, quick: bool) -> Trainer:
-    """The same through torch.compile, which no recipe asks for: does it pay?"""
+def as_in_a_run(step: Callable[[], object]) -> Callable[[], object]:
+    """A step with cuDNN trying its kernels, which a run switches on, and the baselines do not."""
+
+    def tried() -> None:
+        torch.backends.cudnn.benchmark = True
+        step()
+        torch.backends.cudnn.benchmark = False
+
+    return tried
+
+
+def compiled(trainer: Trainer, batch: Batch, quick: bool) -> dict[str, Callable[[], object]]:
+    """The same through torch.compile, which no recipe asks for: does it pay?
+
+    Nothing where this machine cannot compile it.
+    """
     # Each for its own size: after a few others torch would make the sizes variables, then give up.
     torch.compiler.reset()
     trainer.learner.begin_epoch(1)
@@ -71,7 +90,13 @@ def compiled(trainer: Trainer, quick: bool) -> Trainer:
     trainer.learner._wrapped = torch.compile(
         trainer.learner.trained, backend=backend, dynamic=False
     )
-    return trainer
+    step = as_in_a_run(lambda: trainer.train_step(batch))
+    try:
+        step()
+    except Exception as error:  # no compiler, or one that fails on this network
+        print(f"torch.compile: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return {}
+    return {"compiled": step}
 
 
 def pinned(batch: Batch, device: torch.device) -> Batch:
@@ -96,6 +121,7 @@ def step(gpu: Gpu) -> None:
     found = []
     for name in names:  # what is there is kept, should the next one fail
         found.append(_steps(gpu, name, size, frames))
+        free_cache(gpu.device)
         publish("gpu_step", [_step_row(gpu, one) for one in found], found, gpu.given, note)
 
 
@@ -110,16 +136,15 @@ def _steps(gpu: Gpu, name: str, size: Size, frames: int) -> dict[str, Any]:
     notebook = loop_of(network, device, amp=amp)
     by_hand = loop_of(network, device, amp=torch.bfloat16, channels_last=True)
     ours = trainer_of(copy.deepcopy(network), batch, device=device)
-    fast = compiled(trainer_of(copy.deepcopy(network), batch, device=device), gpu.quick)
+    fast = trainer_of(copy.deepcopy(network), batch, device=device)
     seconds = gpu.alternate(
         {
             "notebook with AMP": lambda: notebook.step(x, y),
             "by hand": lambda: by_hand.step(x, y),
-            "ours": lambda: ours.train_step(batch),
-            "compiled": lambda: fast.train_step(batch),
+            "ours": as_in_a_run(lambda: ours.train_step(batch)),
+            **compiled(fast, batch, gpu.quick),
         }
     )
-    free_cache(gpu.device)
     return {"model": name, "frames": frames, "size": size, "flops": flops, "seconds": seconds,
             "matmul": gpu.matmul}  # fmt: skip
 
@@ -133,32 +158,32 @@ def _step_row(gpu: Gpu, found: dict[str, Any]) -> dict[str, str]:
         "notebook with AMP, images/s": str(rates["notebook with AMP"]),
         "bf16 and channels_last by hand": str(rates["by hand"]),
         "`train_step`": str(rates["ours"]),
-        "with torch.compile": str(rates["compiled"]),
+        "with torch.compile": str(rates.get("compiled", "-")),
         "times the notebook": f"**{times_faster(plain, ours)}**",
         "times by hand": str(times_faster(seconds["by hand"], ours)),
         "of the matmul rate": _share(gpu, rates["ours"], found["flops"]),
-        "compiled, of the matmul rate": _share(gpu, rates["compiled"], found["flops"]),
+        "compiled, of the matmul rate": _share(gpu, rates.get("compiled"), found["flops"]),
     }
 
 
-def _share(gpu: Gpu, rate: Spread, flops: int) -> str:
-    return f"{rate.median * flops / gpu.matmul['bf16']:.0%}"
+def _share(gpu: Gpu, rate: Spread | None, flops: int) -> str:
+    return "-" if rate is None else f"{rate.median * flops / gpu.matmul['bf16']:.0%}"
 
 
 def vanilla(gpu: Gpu) -> None:
     """The paper's network: a 388x388 frame is a tile of 572x572; a CamVid frame one of 556x668."""
-    sizes = [(60, 60)] if gpu.quick else [(388, 388), (360, 480)]
-    batches = [2] if gpu.quick else [4, 8, 16, 32]
-    norms = ["batch"] if gpu.quick else ["none", "batch"]
+    sizes = [(60, 60)] if gpu.quick else [(360, 480), (388, 388)]
+    batches = [2] if gpu.quick else [8, 16, 32, 4]
+    norms = ["batch"] if gpu.quick else ["batch", "none"]
     rate = digits(gpu.matmul["bf16"] / 1e12)
     note = f"Products of 8192x8192 matrices in bf16: {rate} TFLOP/s."
     found = []
-    for size, norm, frames in itertools.product(sizes, norms, batches):
+    for norm, size, frames in itertools.product(norms, sizes, batches):
+        free_cache(gpu.device)
         try:
             found.append(_vanilla(gpu, size, norm, frames))
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, DeviceError):
             print(f"{frames} frames of {size[0]}x{size[1]}, norm {norm}: out of memory", flush=True)
-            free_cache(gpu.device)
             continue
         publish("gpu_vanilla", [_vanilla_row(gpu, one) for one in found], found, gpu.given, note)
 
@@ -171,10 +196,10 @@ def _vanilla_row(gpu: Gpu, found: dict[str, Any]) -> dict[str, object]:
         "norm": found["norm"],
         "batch": frames,
         "`train_step`, images/s": str(rates["ours"]),
-        "with torch.compile": str(rates["compiled"]),
+        "with torch.compile": str(rates.get("compiled", "-")),
         "TFLOP an image": digits(found["flops"] / 1e12),
         "of the matmul rate": _share(gpu, rates["ours"], found["flops"]),
-        "compiled, of the matmul rate": _share(gpu, rates["compiled"], found["flops"]),
+        "compiled, of the matmul rate": _share(gpu, rates.get("compiled"), found["flops"]),
     }
 
 
@@ -185,12 +210,12 @@ def _vanilla(gpu: Gpu, size: Size, norm: str, frames: int) -> dict[str, Any]:
     network = Network(model, MEAN, STD, CAMVID11)
     batch = pinned(made_up(frames, size, len(CAMVID11)), gpu.device)
     ours = trainer_of(copy.deepcopy(network), batch, device=str(gpu.device))
-    fast = compiled(trainer_of(copy.deepcopy(network), batch, device=str(gpu.device)), gpu.quick)
-    seconds = gpu.alternate(
-        {"ours": lambda: ours.train_step(batch), "compiled": lambda: fast.train_step(batch)}
-    )
+    ways = {"ours": as_in_a_run(lambda: ours.train_step(batch))}
+    if gpu.quick or frames == 16:  # compiling takes a minute each
+        fast = trainer_of(copy.deepcopy(network), batch, device=str(gpu.device))
+        ways |= compiled(fast, batch, gpu.quick)
+    seconds = gpu.alternate(ways)
     flops = count_flops(network, size).step
-    free_cache(gpu.device)
     return {"size": size, "norm": norm, "frames": frames, "flops": flops, "seconds": seconds}
 
 
@@ -210,7 +235,7 @@ def memory(gpu: Gpu) -> None:
 
     def ours(**given: Any) -> Callable[[], object]:
         trainer = trainer_of(copy.deepcopy(network), batch, device=device, **given)
-        return lambda: trainer.train_step(batch)
+        return as_in_a_run(lambda: trainer.train_step(batch))
 
     makes: dict[str, Callable[[], Callable[[], object]]] = {
         "notebook with AMP": partial(loop, amp=amp),
@@ -268,8 +293,19 @@ def main() -> None:
         train, val = (8, 2) if given.quick else (367, 101)
         given.data = given.data or draw(Path(place, "drawn"), (360, 480), train, val)
         gpu = Gpu(given)
-        for name in given.only.split(","):
-            PARTS[name](gpu)
+        failed = [name for name in given.only.split(",") if not done(PARTS[name], gpu)]
+    if failed:
+        raise SystemExit(f"Failed: {', '.join(failed)}.")
+
+
+def done(part: Callable[[Gpu], None], gpu: Gpu) -> bool:
+    """Whether it ran to its end; machine time is dear, so the parts after it have their turn."""
+    try:
+        part(gpu)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from frames import base_steps, draw, endless, opened
 from matplotlib.ticker import NullLocator
 from memory import resident
 from side_by_side import DOCUMENT, digits, in_fresh_process, options, publish
-from train_step import made_up, trainer_of
+from train_step import MEAN, STD, made_up, trainer_of
 
 import smp_camvid
 from smp_camvid.data.cache import FrameCache
@@ -48,7 +48,7 @@ def training(size: tuple[int, int], frames: int, width: int, repeats: int) -> di
     torch.manual_seed(0)
     model = smp_camvid.create_model("vanilla", norm="batch", padding="same", base_channels=width)
     batch = made_up(frames, size, len(CAMVID11))
-    network = Network(model, (0.412, 0.425, 0.433), (0.307, 0.312, 0.307), CAMVID11)
+    network = Network(model, MEAN, STD, CAMVID11)
     trainer = trainer_of(network, batch, device="cpu")
     before, seconds = resident(), []
     for number in range(repeats + 1):

@@ -88,7 +88,7 @@ def row(found: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--models", default="vanilla-16,vanilla-64,unet-lite0,unet-resnet34")
+    parser.add_argument("--models", default="vanilla-64,unet-lite0,unet-resnet34")
     given = parser.parse_args()
     size = (64, 64) if given.quick else (224, 224)
     found = []

@@ -22,6 +22,7 @@ import smp_camvid
 from smp_camvid.data.classes import CAMVID32
 from smp_camvid.data.loaders import Batch
 from smp_camvid.models.network import Network
+from smp_camvid.models.pretrained import CAMVID_NORMALIZATION
 from smp_camvid.training.trainer import Trainer
 
 SIZE, FRAMES = (224, 224), 4
@@ -37,7 +38,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet-resnet34": ("unet", {"encoder_name": "resnet34"}),
     "deeplabv3plus-resnet34": ("deeplabv3plus", {"encoder_name": "resnet34"}),
 }
-MEAN, STD = (0.412, 0.425, 0.433), (0.307, 0.312, 0.307)
+_, MEAN, STD = CAMVID_NORMALIZATION
 
 
 def network_of(name: str) -> Network:

@@ -93,7 +93,7 @@ def test_tables_take_the_place_of_the_old_ones() -> None:
         side_by_side.between(before, "y", "new")
 
 
-def test_every_table_has_a_place_and_every_place_a_result() -> None:
+def test_every_table_has_a_place_and_shows_what_is_kept() -> None:
     scripts = [path.read_text() for path in (ROOT / "benchmarks").glob("*.py")]
     published = {name for text in scripts for name in re.findall(r'publish\(\s*"(\w+)"', text)}
     document = side_by_side.DOCUMENT.read_text()
@@ -105,11 +105,14 @@ def test_every_table_has_a_place_and_every_place_a_result() -> None:
         assert not re.search(r"/(home|root|tmp|Users|work)/", path.read_text())
 
 
+GPU_TABLES = {"gpu_step", "gpu_vanilla", "gpu_memory", "gpu_wait"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("script", "words"),
-    [("train_step", ()), ("gpu", ("--device", "cpu", "--only", "step,vanilla,memory"))],
+    [("train_step", ()), ("gpu", ("--device", "cpu", "--only", "step,vanilla,memory,data"))],
 )
 def test_scripts_run(script: str, words: tuple[str, ...], tmp_path: Path) -> None:
     data = synthetic.generate(tmp_path / "data", frames={"train": 1, "val": 1}, size=(24, 32))
@@ -120,5 +123,7 @@ def test_scripts_run(script: str, words: tuple[str, ...], tmp_path: Path) -> Non
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    tables = {"train_step"} if script == "train_step" else GPU_TABLES
+    assert {path.stem for path in tmp_path.glob("*.json")} == tables
     for path in tmp_path.glob("*.json"):
         assert json.loads(path.read_text())["table"] in done.stdout

@@ -9,6 +9,7 @@ import torch
 
 import smp_camvid
 from smp_camvid import runs
+from smp_camvid.data.loaders import Batch
 from smp_camvid.evaluation.evaluate import evaluate
 from smp_camvid.recipe import resolve
 from smp_camvid.training.batches import batches_of, move_batch
@@ -60,16 +61,21 @@ def test_batches_uploaded_ahead_are_those_of_the_cpu(segnet_data: Path, tmp_path
     recipe = resolve("vanilla", settings(segnet_data, tmp_path, "bf16")).recipe
     trainer = build_trainer(recipe, listeners=[])
     device = trainer.device
-    feed = Feed(trainer.train_loader, 1, lambda batch: move_batch(batch, device), device)
+    feed = Feed(trainer.train_loader, 1, device)
+
+    def ready(batch: Batch) -> Batch:
+        torch.cuda._sleep(20_000_000)  # an upload that takes its time
+        return move_batch(batch, device)
+
     busy = torch.randn(2048, 2048, device=device)
-    for epoch in (1, 2):
-        expected = list(batches_of(trainer.train_loader, epoch, 0))
+    passes = [list(batches_of(trainer.train_loader, epoch, 0)) for epoch in (1, 2)]
+    for epoch, expected in enumerate(passes, start=1):
         found = []
-        for (batch,) in feed.epoch(epoch, 0, last=True):
-            for _ in range(20):  # a step that takes its time while the next batch is uploaded
-                busy = (busy @ busy).clamp(-1, 1)
-            feed.ahead()
+        for (batch,) in feed.epoch(epoch, 0, epoch == 2, ready):
             found.append((batch.image.clone(), batch.target.clone()))
+            for _ in range(20):  # a step during which the next batch is uploaded
+                busy = (busy @ busy).clamp(-1, 1)
+            feed.meanwhile()
         for (image, target), batch in zip(found, expected, strict=True):
             assert torch.equal(image.cpu(), batch.image)
             assert torch.equal(target.cpu(), batch.target.long())

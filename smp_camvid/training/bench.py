@@ -30,6 +30,7 @@ from smp_camvid.inference.torch_engine import open_engine
 from smp_camvid.models.flops import count_flops
 from smp_camvid.recipe import Recipe
 from smp_camvid.training.batch_size import UNSEEN, Trial, largest_picture
+from smp_camvid.training.determinism import Determinism
 from smp_camvid.training.experiment import build_network, crop_of, crop_plan
 from smp_camvid.training.out_of_memory import training_told
 from smp_camvid.training.step_memory import made_up_batch
@@ -160,6 +161,7 @@ class Bench:
         """Real steps over made-up frames that are on the device already."""
         weighted = bool(self.recipe.loss.border_w0)
         batch = made_up_batch(self.learner, self.frames, self.picture, weighted)
+        Determinism(False).switch()  # as a run does: cuDNN tries its kernels
         with training_told(self.recipe, self.network, self.arithmetic, [batch.image]):
             step = time_calls(lambda: self.learner.step([batch]), self.device, self.seconds)
         flops = _flops(partial(count_flops, self.learner.trained, self.picture))

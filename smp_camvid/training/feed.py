@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import islice
 from typing import Any
 
@@ -29,36 +29,37 @@ class Feed:
     while a GPU computes a step, the next group is fetched, and uploaded on a stream of its own.
     """
 
-    def __init__(
-        self,
-        loader: Iterable[Any],
-        per_step: int,
-        ready: Callable[[Batch], Batch],
-        device: torch.device,
-    ) -> None:
-        self.loader, self.per_step, self.ready, self.device = loader, per_step, ready, device
+    def __init__(self, loader: Iterable[Any], per_step: int, device: torch.device) -> None:
+        self.loader, self.per_step, self.device = loader, per_step, device
         self.stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.waited = 0.0
-        """Seconds that this epoch's batches were waited for."""
+        """Seconds that this epoch's batches were waited for; a GPU may have had work meanwhile."""
         self._batches: Iterator[Batch] = iter(())
         self._next: list[Uploaded] | Exception | None = None
         self._begun: tuple[int, int, Iterator[Batch]] | None = None
+        self._ready: Callable[[Batch], Batch] | None = None
 
-    def epoch(self, epoch: int, skip: int, last: bool) -> Iterator[list[Uploaded]]:
+    def epoch(
+        self, epoch: int, skip: int, last: bool, ready: Callable[[Batch], Batch]
+    ) -> Iterator[list[Uploaded]]:
         """The groups of an epoch (from 1) after its first `skip` batches.
 
-        `last`: no epoch follows.  Raises what the loader and `ready` raise, in its turn.
+        `last`: no epoch follows.  `ready` checks a batch and brings it to the device.  Raises what
+        it and the loader raise, in its turn.
         """
-        self.waited, self._next = 0.0, None
-        self._batches = self._pass_of(epoch, skip)
-        taken, length = skip, length_of(self.loader)
-        while group := self._taken():
-            taken += len(group)
-            if taken == length and not last:
-                self._begin(epoch + 1)
-            yield group
+        self.waited, self._next, self._ready = 0.0, None, ready
+        try:
+            self._batches = self._pass_of(epoch, skip)
+            taken, length = skip, length_of(self.loader)
+            while group := self._taken():
+                taken += len(group)
+                if taken == length and not last:
+                    self._begin(epoch + 1)
+                yield group
+        finally:
+            self._ready = None  # it may be a method of whoever holds this feed
 
     def meanwhile(self) -> None:
         """What a step calls when the device has all its work; a CPU has none left to do more."""
@@ -67,16 +68,23 @@ class Feed:
 
     def ahead(self) -> None:
         """Fetches and uploads the next group, if that was not done; what goes wrong is kept."""
-        if self._next is not None:
+        if self._next is not None or self._ready is None:
             return
         asked = time.perf_counter()
         try:
             group = list(islice(self._batches, self.per_step))
             self.waited += time.perf_counter() - asked
-            with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
-                self._next = [Uploaded(*self.ready(batch)) for batch in group]
+            with self._uploading(group):
+                self._next = [Uploaded(*self._ready(batch)) for batch in group]
         except Exception as error:  # of a loader that may be anybody's
             self._next = error
+
+    def _uploading(self, group: list[Batch]) -> AbstractContextManager[Any]:
+        # What a loader made on the device itself is read where it was made.
+        there = any(part.is_cuda for batch in group for part in batch if part is not None)
+        if self.stream is None or there:
+            return nullcontext()
+        return torch.cuda.stream(self.stream)
 
     def _taken(self) -> list[Uploaded]:
         self.ahead()
@@ -106,8 +114,9 @@ class Feed:
     def _begin(self, epoch: int) -> None:
         # A foreign loader's workers, and its random numbers, are its own affair.
         if self._passes is not None and getattr(self.loader, "persistent_workers", False):
-            batches = batches_of(self.loader, epoch, 0)
-            self._begun = (epoch, self._passes, batches)
+            with suppress(Exception):  # it comes again when the epoch is asked for
+                batches = batches_of(self.loader, epoch, 0)
+                self._begun = (epoch, self._passes, batches)
 
     @property
     def _passes(self) -> int | None:

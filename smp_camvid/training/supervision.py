@@ -76,7 +76,8 @@ class DeepSupervision(nn.Module):
         margin = self.network.size_policy["margin"]
         output = [self.network.padded_size(size) - 2 * margin for size in (height, width)]
         pixels = (logits.shape[-2] * stride, logits.shape[-1] * stride)
-        full = F.interpolate(logits, pixels, mode="bilinear", align_corners=False)
+        # In float32: going back, each cell adds up the gradients of all its pixels.
+        full = F.interpolate(logits.float(), pixels, mode="bilinear", align_corners=False)
         return crop(full, output[0], output[1])[..., :height, :width]
 
 

@@ -125,7 +125,7 @@ class Trainer:
         data = facts_of_data(train_loader, val_loader, str(described["protocol"]))
         self.keeper = Keeper(recipe, self.learner, described, self.group, data)
         self._confusion = ConfusionMatrix(len(self.table), self.device)
-        self._feed = Feed(train_loader, cfg.accumulate, self._ready, self.device)
+        self._feed = Feed(train_loader, cfg.accumulate, self.device)
         self._pace = Pace(network, recipe)
         self._audience = Audience(listeners if self.group.is_main else [])
         self._interrupts = Interrupts(self.group)
@@ -294,7 +294,8 @@ class Trainer:
         """Returns the seconds waited for data and the images trained."""
         steps, began = self.steps_per_epoch, time.perf_counter()
         images, skipped = 0, self.state.batch
-        for group in self._feed.epoch(epoch, skipped, last=epoch == self.config.epochs):
+        last = epoch == self.config.epochs
+        for group in self._feed.epoch(epoch, skipped, last, self._ready):
             lr = self._lr_at(self.state.step)
             self.learner.set_lr(lr)
             loss = self.train_step(*group)
