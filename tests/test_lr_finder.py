@@ -176,9 +176,9 @@ def test_the_trainer_is_left_as_it_was(segnet_data: Path, tmp_path: Path) -> Non
     before, rates = everything(trainer), []
     real = trainer.learner.step
 
-    def watched(batches: Any) -> Any:
+    def watched(*given: Any) -> Any:
         rates.append([group["lr"] for group in trainer.optimizer.param_groups])
-        return real(batches)
+        return real(*given)
 
     trainer.learner.step = watched  # type: ignore[method-assign]
     test = find_lr(trainer, 1e-4, 1e-2)
