@@ -65,7 +65,7 @@ def row(found: Any) -> dict[str, str]:
 
 
 def wait(data: Path, recipe: str, workers: int, epochs: int, given: list[Any]) -> dict[str, Any]:
-    """A real training; its last epoch's wait for data, workers' start included in the first.
+    """A real training; the wait for data in its last epoch, the first having the workers' start.
 
     The wait is timed around the steps of training alone: validation is not in it.
     """
