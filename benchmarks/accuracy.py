@@ -4,8 +4,9 @@
     python benchmarks/accuracy.py                       # the table again, from accuracy.json
 
 RUN was trained on train and is judged on val; each held-out run is the same recipe with
-`data.hold_out=DRIVE` and is judged on that drive, which it has not seen.  The rows are kept in
-accuracy.json beside this script, the pictures (no frames among them) in docs/pictures.
+`data.hold_out=DRIVE` and is judged on that drive, which it has not seen; what an earlier row of
+the same title, command and seed has of them stays.  The rows are kept in accuracy.json beside this
+script, the pictures (no frames among them) in docs/pictures.
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ def _settings(run: Path) -> dict[str, Any]:
     return found
 
 
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return all(old[key] == new[key] for key in ("title", "command", "seed"))
+
+
 def draw(segmenter: Segmenter, data: str, found: Mapping[str, Any], title: str, file: str) -> None:
     cache = open_split(segmenter, data, "val", None)
     names = [cache.frames[index].image.name for index in SHOWN]
@@ -167,8 +172,11 @@ def main() -> None:
         if not asked.title:
             parser.error("--title names the row")
         row = row_of(asked.run, asked.title, asked.hardware, asked.data)
-        row["held_out"] = held_out(asked.run, asked.held_out, asked.data)
-        rows = [old for old in rows if old["title"] != asked.title] + [row]
+        before = next((old for old in rows if _same(old, row)), row)
+        row["held_out"] = before["held_out"] | held_out(asked.run, asked.held_out, asked.data)
+        rows = [row if old is before else old for old in rows]
+        if before is row:
+            rows.append(row)
         KEPT.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     document = DOCUMENT.read_text(encoding="utf-8")
     DOCUMENT.write_text(written(document, rows), encoding="utf-8")

@@ -264,7 +264,8 @@ def judged(gpu: Gpu) -> None:
     """101 val frames end to end."""
     found = evaluation.measure(gpu.given.data, str(gpu.device), gpu.given.repeats)
     rows = [evaluation.row(name, found) for name in found["seconds"]]
-    publish("gpu_evaluation", rows, found, gpu.given, f"{found['frames']} frames of 360x480.")
+    note = f"{found['frames']} frames of 360x480{gpu.given.drawn}."
+    publish("gpu_evaluation", rows, found, gpu.given, note)
 
 
 def data(gpu: Gpu) -> None:
@@ -276,7 +277,8 @@ def data(gpu: Gpu) -> None:
     more = device + (tiny if gpu.quick else [("train.batch_size", 16), ("train.lr", 1e-4)])
     found = [wait(gpu.given.data, "vanilla", workers, 3, more) for workers in counts]
     rows = [wait_row(one) for one in found]
-    publish("gpu_wait", rows, found, gpu.given, f"{cores} cores; batches of 16 at 360x480.")
+    note = f"{cores} cores; batches of 16 at 360x480{gpu.given.drawn}."
+    publish("gpu_wait", rows, found, gpu.given, note)
 
 
 PARTS = {"step": step, "vanilla": vanilla, "memory": memory, "evaluation": judged, "data": data}
@@ -291,6 +293,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.environ.setdefault("SMP_CAMVID_CACHE", str(Path(place, "cache")))
         train, val = (8, 2) if given.quick else (367, 101)
+        given.drawn = "" if given.data else ", drawn"
         given.data = given.data or draw(Path(place, "drawn"), (360, 480), train, val)
         gpu = Gpu(given)
         failed = [name for name in given.only.split(",") if not done(PARTS[name], gpu)]

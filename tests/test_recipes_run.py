@@ -13,6 +13,8 @@ from smp_camvid.runs import read_lines
 from smp_camvid.training.experiment import build_trainer
 
 TINY_ENCODER = [("model.encoder_name", "tu-test_resnet"), ("model.encoder_weights", "none")]
+# their last epochs take whole frames, and here the first epoch is the last
+CROPS = [("data.crop", [32, 48]), ("data.full_frame_epochs", 0), ("train.batch_size", 2)]
 SMALLER: dict[str, list[tuple[str, Any]]] = {
     "base": [("model.arch", "unet"), *TINY_ENCODER],
     "vanilla": [("model.base_channels", 4)],
@@ -22,10 +24,10 @@ SMALLER: dict[str, list[tuple[str, Any]]] = {
     # its ImageNet weights come from a model hub, which tests do not ask
     "unet-resnet34": TINY_ENCODER,
     "unet-lite0": [("data.crop", [32, 48])],
-    "camvid-lite0": [("data.crop", [32, 48]), ("train.batch_size", 2)],
+    "camvid-lite0": CROPS,
     "camvid-vanilla": [("model.base_channels", 4), ("train.batch_size", 2)],
-    "camvid-unet-scratch": [("model.encoder_name", "resnet18"), ("train.batch_size", 2)],
-    "camvid-lite2": [("train.batch_size", 2)],
+    "camvid-unet-scratch": [("model.encoder_name", "resnet18"), *CROPS],
+    "camvid-lite2": CROPS,
     "quick": [("model.base_channels", 4)],
 }
 

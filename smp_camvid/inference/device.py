@@ -86,7 +86,8 @@ def choose_arithmetic(
     device: torch.device, precision: str = "auto", memory_format: str = "auto"
 ) -> Arithmetic:
     """`auto`: bf16 with channels_last where the hardware multiplies bf16, fp16 on older CUDA
-    cards, else float32; float32 on a CPU stays contiguous, which measures faster there."""
+    cards, else float32; in float32 on a CPU the weights stay as they are and the activations
+    follow the layout of the batch (docs/performance.md)."""
     if precision == "auto":
         if device.type == "cuda":
             precision = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
