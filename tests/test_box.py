@@ -122,7 +122,7 @@ def test_the_card_tells_what_the_weights_tell(maker, folder):
     assert "| Sky | 0.935 | to be filled from outside measurement |" in text
     assert "| Pole | - |" in text and "**0.679**" in text
     assert f"{network.num_parameters:,} parameters" in text
-    assert ", 7 epochs, averaged" in text
+    assert ", 7 epochs |" in text
     assert "| class | IoU on val, sibling | IoU on test, this model |" in text
     assert "{" not in text
 
@@ -161,7 +161,7 @@ def test_a_card_tells_what_the_model_was_made_from(maker, folder, tmp_path):
     }  # fmt: skip
     text = maker.card("tiny", folder, network, metadata, scores, command, [60, 4])
     assert "The column below is what\nthey were made from" in text
-    assert ", 60 and then 4 epochs, averaged" in text
+    assert ", 60 and then 4 epochs |" in text
     assert "| class | IoU on val, of the first command |" in text
 
 
